@@ -1,0 +1,406 @@
+"""Connector of the built-in channel hub: the roster over a WebSocket, one WHEP session per participant.
+
+The WebSocket is the recorder's presence in the channel: invisible to others, gone with the connection.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import get_args
+from urllib.parse import quote
+
+import httpx
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from pydantic import ValidationError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
+from recorder.frames import Codec, EncodedFrame, Kind, Track
+from recorder.hub import messages
+from recorder.rtp.receiver import Route, SessionReceiver
+from recorder.rtp.tap import Media, MediaTap, use_addresses
+from recorder.spec import RecordingSpec, Subscription
+
+log = logging.getLogger(__name__)
+
+FEEDBACK_SECONDS = 0.02
+CONNECT_SECONDS = 10.0
+REJOIN_SECONDS = 30.0  # how long the roster may be away before the channel counts as lost
+SILENT_SECONDS = 5.0  # no packet for so long although the participant sends: a new session beside the old one
+_CODECS = set(get_args(Codec))
+
+
+class HubConnector:
+    def __init__(self, place: Place, spec: RecordingSpec, listener: Listener) -> None:
+        self._place = place
+        self._spec = spec
+        self._listener = listener
+        self._wanted = Subscription()
+        self._people: dict[int, messages.Participant] = {}
+        self._followers: dict[int, _Follower] = {}
+        self._leaving = False
+        self._roster: ClientConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        token = spec.token.get_secret_value() if spec.token else ""
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._path = f"{quote(spec.app_id, safe='')}/{quote(spec.channel, safe='')}"
+        self.http = httpx.AsyncClient(base_url=place.url, headers=self._headers, timeout=CONNECT_SECONDS, trust_env=False)
+
+    async def join(self) -> None:
+        use_addresses(self._place.addresses)
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                self._roster = await self._connect()
+                break
+            except ChannelRefused:
+                raise
+            except ChannelError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+        self._greet(await self._roster.recv())
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def subscribe(self, wanted: Subscription) -> None:
+        self._wanted = wanted
+        self._settle()
+
+    def request_keyframe(self, track: Track) -> None:
+        follower = self._followers.get(track.uid)
+        if follower:
+            follower.request_keyframe()
+
+    async def leave(self) -> None:
+        self._leaving = True
+        for follower in self._followers.values():
+            follower.flush()
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._roster:
+            await self._roster.close()
+        await self.http.aclose()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("the connector failed", exc_info=error)
+            self._listener.lost(ChannelError("the connector failed"))
+
+    # ---- roster ----
+
+    async def _connect(self) -> ClientConnection:
+        url = self._place.url.replace("http", "ws", 1).rstrip("/")
+        try:
+            return await connect(
+                f"{url}/roster/{self._path}?uid={self._spec.uid}",
+                additional_headers=self._headers,
+                open_timeout=CONNECT_SECONDS,
+                ping_interval=5,
+                ping_timeout=10,
+                proxy=None,
+            )
+        except InvalidStatus as error:
+            if error.response.status_code in (401, 403):
+                raise ChannelRefused("the channel refuses the token") from error
+            raise ChannelError(f"the hub answers {error.response.status_code}") from error
+        except (OSError, TimeoutError, WebSocketException) as error:
+            raise ChannelError("the hub can't be reached") from error
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._settle()
+            group.create_task(self._give_feedback())
+            error = await self._read_rosters()
+            if not self._leaving:
+                self._leaving = True
+                self._listener.lost(error)
+            raise asyncio.CancelledError  # ends the followers
+
+    async def _read_rosters(self) -> ChannelError:
+        """Follow the roster through reconnections; returns why the channel is lost for good."""
+        while True:
+            assert self._roster
+            try:
+                async for text in self._roster:
+                    self._update(text)
+            except ConnectionClosed:
+                pass
+            code = self._roster.close_code
+            if code == messages.CLOSE_REPLACED:
+                return Kicked("somebody else joined with the recorder's uid")
+            if code == messages.CLOSE_TOKEN_EXPIRED:
+                return ChannelRefused("the token expired")
+            log.warning("roster connection lost, media goes on", extra={"code": code})
+            deadline = time.monotonic() + REJOIN_SECONDS
+            while True:
+                try:
+                    self._roster = await self._connect()
+                    self._greet(await self._roster.recv())
+                    break
+                except ChannelRefused as error:
+                    return error
+                except (ChannelError, ConnectionClosed) as error:
+                    if time.monotonic() > deadline:
+                        return error if isinstance(error, ChannelError) else ChannelError("the hub went away")
+                    await asyncio.sleep(0.5)
+            self._settle()
+
+    def _greet(self, text: str | bytes) -> None:
+        """Take the first message of a roster connection: everybody who is there."""
+        greeting = messages.parse(text)
+        if not isinstance(greeting, messages.Roster):
+            raise ChannelError("the hub speaks another language")
+        there = {p.uid: p for p in greeting.participants}
+        for uid in [uid for uid in self._people if uid not in there]:
+            self._left(uid)
+        for participant in there.values():
+            self._changed(participant)
+
+    def _update(self, text: str | bytes) -> None:
+        try:
+            message = messages.parse(text)
+        except ValidationError:
+            log.warning("roster message not understood")
+            return
+        if isinstance(message, messages.Left):
+            self._left(message.participant.uid)
+        elif isinstance(message, messages.Joined | messages.Changed):
+            self._changed(message.participant)
+        self._settle()
+
+    def _changed(self, participant: messages.Participant) -> None:
+        if participant.uid == self._spec.uid:
+            return
+        before = self._people.get(participant.uid)
+        self._people[participant.uid] = participant
+        if before is None:
+            self._listener.participant_joined(participant.uid, host=participant.host)
+        sent_before, sends = _sent(before), _sent(participant)
+        for kind in sorted(sends - sent_before):
+            self._listener.track_started(Track(participant.uid, kind))
+        for kind in sorted(sent_before - sends):
+            self._listener.track_stopped(Track(participant.uid, kind))
+
+    def _left(self, uid: int) -> None:
+        participant = self._people.pop(uid, None)
+        if participant is None:
+            return
+        follower = self._followers.pop(uid, None)
+        if follower:
+            follower.flush()
+            follower.end()
+        for kind in sorted(_sent(participant)):
+            self._listener.track_stopped(Track(uid, kind))
+        self._listener.participant_left(uid)
+
+    # ---- sessions ----
+
+    def _settle(self) -> None:
+        """Make the sessions fit the roster and the subscription."""
+        if self._group is None or self._leaving:
+            return
+        for uid, participant in self._people.items():
+            kinds: set[Kind] = set()
+            if participant.audio and self._wanted.audio.admits(uid):
+                kinds.add("audio")
+            if participant.video and self._wanted.video.admits(uid):
+                kinds.add("video")
+            follower = self._followers.get(uid)
+            if follower is None and kinds:
+                follower = self._followers[uid] = _Follower(self, uid)
+                follower.task = self._group.create_task(follower.run())
+            if follower:
+                follower.want(frozenset(kinds), sends=bool(_sent(participant) & kinds))
+
+    async def _give_feedback(self) -> None:
+        while True:
+            await asyncio.sleep(FEEDBACK_SECONDS)
+            now = time.monotonic_ns()
+            for follower in tuple(self._followers.values()):
+                follower.tick(now)
+
+    # ---- for the followers ----
+
+    def session_path(self, uid: int) -> str:
+        return f"/whep/{self._path}/{uid}"
+
+    def receiver(self, uid: int, media: list[Media]) -> SessionReceiver:
+        routes = {
+            codec.payload_type: Route(m.kind, codec.name, codec.clock_rate)  # type: ignore[arg-type]  # checked by the condition
+            for m in media
+            for codec in m.codecs
+            if codec.name in _CODECS
+        }
+        repeats = {c.payload_type: int(c.fmtp["apt"]) for m in media for c in m.codecs if c.name == "rtx" and "apt" in c.fmtp}
+        return SessionReceiver(
+            uid,
+            routes=routes,
+            retransmissions=repeats,
+            on_frame=self._frame,
+            patience_ns=self._place.jitter_ms * 1_000_000,
+            zero_ns=self._place.zero_ns,
+        )
+
+    def _frame(self, frame: EncodedFrame) -> None:
+        self._listener.frame(frame)
+
+
+class _Session:
+    """One WHEP session and its receiver."""
+
+    def __init__(self, tap: MediaTap, receiver: SessionReceiver, resource: str) -> None:
+        self.tap = tap
+        self.receiver = receiver
+        self.resource = resource
+        self.packets_seen = 0
+        self.last_packet_ns = time.monotonic_ns()
+
+    def tick(self, now_ns: int) -> None:
+        for feedback in self.receiver.tick(now_ns):
+            self.tap.send_rtcp(feedback)
+        if self.receiver.counters.packets != self.packets_seen:
+            self.packets_seen = self.receiver.counters.packets
+            self.last_packet_ns = now_ns
+
+
+class _Follower:
+    """Keeps one session to one participant, and replaces it when it dies or another set of tracks is wanted."""
+
+    def __init__(self, connector: HubConnector, uid: int) -> None:
+        self._connector = connector
+        self._uid = uid
+        self._kinds: frozenset[Kind] = frozenset()
+        self._sends = False
+        self._changed = asyncio.Event()
+        self._session: _Session | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def want(self, kinds: frozenset[Kind], *, sends: bool) -> None:
+        if sends and not self._sends and self._session:
+            self._session.last_packet_ns = time.monotonic_ns()
+        self._sends = sends
+        if kinds != self._kinds:
+            self._kinds = kinds
+            self._changed.set()
+
+    def end(self) -> None:
+        if self.task:
+            self.task.cancel()
+
+    def flush(self) -> None:
+        if self._session:
+            self._session.tap.drain()
+            self._session.receiver.flush()
+
+    def tick(self, now_ns: int) -> None:
+        session = self._session
+        if session is None:
+            return
+        session.tick(now_ns)
+        if self._sends and now_ns - session.last_packet_ns > SILENT_SECONDS * 1e9:
+            log.warning("no media although the participant sends, opening a new session", extra={"uid": self._uid})
+            session.last_packet_ns = now_ns
+            self._changed.set()
+
+    def request_keyframe(self) -> None:
+        if self._session:
+            packet = self._session.receiver.request_keyframe()
+            if packet:
+                self._session.tap.send_rtcp(packet)
+
+    async def run(self) -> None:
+        pause = 0.2
+        try:
+            while True:
+                self._changed.clear()
+                previous, fresh = self._session, None
+                if self._kinds:
+                    try:
+                        fresh = await self._open()
+                        pause = 0.2
+                    except (ConnectionError, httpx.HTTPError, TimeoutError) as error:
+                        log.warning("session failed", extra={"uid": self._uid, "error": str(error)})
+                self._session = fresh
+                if previous:
+                    await self._close(previous, flush=True)
+                if self._kinds and fresh is None:
+                    await asyncio.sleep(pause)
+                    pause = min(5.0, pause * 2)
+                else:
+                    await self._wait(fresh)
+        finally:
+            if self._session:
+                session, self._session = self._session, None
+                await self._close(session, flush=False)
+
+    async def _wait(self, session: _Session | None) -> None:
+        """Until other tracks are wanted, or the session is dead."""
+        waits = [asyncio.ensure_future(self._changed.wait())]
+        if session:
+            waits.append(asyncio.ensure_future(session.tap.closed.wait()))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _open(self) -> _Session:
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        for kind in sorted(self._kinds, reverse=True):
+            pc.addTransceiver(kind, direction="recvonly")
+        receiver: SessionReceiver | None = None
+
+        def on_rtp(packet: bytes, arrival_ns: int) -> None:
+            if receiver:
+                receiver.packet(packet, arrival_ns)
+
+        def on_rtcp(packet: bytes, arrival_ns: int) -> None:
+            if receiver:
+                receiver.control(packet, arrival_ns)
+
+        tap = MediaTap(pc, on_rtp=on_rtp, on_rtcp=on_rtcp)
+        try:
+            await pc.setLocalDescription(await pc.createOffer())
+            answer = await self._connector.http.post(
+                self._connector.session_path(self._uid),
+                content=pc.localDescription.sdp,
+                headers={"Content-Type": "application/sdp"},
+            )
+            if answer.status_code != 201:
+                raise ConnectionError(f"WHEP answers {answer.status_code}")
+            await pc.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+            receiver = self._connector.receiver(self._uid, tap.media())
+            await tap.connected(CONNECT_SECONDS)
+        except BaseException:
+            await tap.close()
+            raise
+        return _Session(tap, receiver, answer.headers.get("Location", ""))
+
+    async def _close(self, session: _Session, *, flush: bool) -> None:
+        if flush:
+            session.receiver.flush()
+        with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client is closed already
+            if session.resource:
+                await self._connector.http.delete(session.resource)
+        await session.tap.close()
+
+
+def _sent(participant: messages.Participant | None) -> set[Kind]:
+    """What a participant publishes and has not muted."""
+    kinds: set[Kind] = set()
+    if participant and participant.audio and not participant.audio_muted:
+        kinds.add("audio")
+    if participant and participant.video and not participant.video_muted:
+        kinds.add("video")
+    return kinds
+
+
+def create(place: Place, spec: RecordingSpec, listener: Listener) -> HubConnector:
+    return HubConnector(place, spec, listener)

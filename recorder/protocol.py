@@ -1,0 +1,246 @@
+"""Messages between control plane, agent and worker.
+
+All are small pydantic models told apart by `type`, carried by `recorder.peer.Peer`. Media never travels here.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from recorder.spec import Layout, Subscription
+
+Outcome = Literal["complete", "failed", "aborted", "limit_reached", "interrupted"]
+Reason = Literal[
+    "stopped",  # asked by the customer
+    "idle",
+    "nothing_recorded",
+    "kicked",
+    "token",  # wrong or expired
+    "channel",  # could not be joined, or lost for good
+    "storage",  # the customer's storage refuses us
+    "crashed",
+    "spool_full",
+    "shutdown",
+]
+Phase = Literal["starting", "ready", "recording", "stopping"]
+Uploading = Literal["uploaded", "backuped", "unknown"]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class File(_Message):
+    """One entry of the customer's file list: a playlist or an MP4."""
+
+    name: str  # object name without the customer's prefix
+    track: Literal["audio", "video", "audio_and_video"]
+    uid: int  # 0 in mix
+    mixed: bool
+    playable: bool
+    start_ms: int  # Unix ms of its first media
+
+
+class Slice(_Message):
+    """A committed media file: durable in the spool, named in the journal."""
+
+    name: str  # object name without the customer's prefix
+    playlist: str | None  # the playlist it belongs to; None: stands alone (MP4, JPG)
+    epoch: int
+    sequence: int  # counts committed files of one epoch from 0
+    size: int
+    sha256: str
+    start_ms: int  # Unix ms
+    start_ns: int  # on the recording timeline
+    duration_ns: int
+    discontinuity: bool = False
+    tags: tuple[str, ...] = ()  # vendor tags that precede it in the playlist, whole lines
+
+
+# ---- events: worker -> agent -> control plane --------------------------------------------------------------------
+
+
+class PhaseChanged(_Message):
+    type: Literal["phase"] = "phase"
+    phase: Phase
+
+
+class FileOpened(_Message):
+    type: Literal["file"] = "file"
+    file: File
+
+
+class SliceCommitted(_Message):
+    type: Literal["slice"] = "slice"
+    slice: Slice
+
+
+class SliceStored(_Message):
+    """Agent only: the object is verified in the customer's store (or the backup store)."""
+
+    type: Literal["stored"] = "stored"
+    name: str
+    backup: bool = False
+
+
+class Warned(_Message):
+    type: Literal["warning"] = "warning"
+    module: int  # 0 recorder, 1 uploader
+    code: int
+    detail: str = ""
+
+
+class Ended(_Message):
+    """The worker has written its last file."""
+
+    type: Literal["ended"] = "ended"
+    outcome: Outcome
+    reason: Reason
+    detail: str = ""
+
+
+class WorkerLost(_Message):
+    """Agent only: the worker died; `next_epoch` goes on (None: it was the last try)."""
+
+    type: Literal["lost"] = "lost"
+    detail: str = ""
+
+
+class Finished(_Message):
+    """Agent only, last of a recording: everything that will ever be stored is stored."""
+
+    type: Literal["finished"] = "finished"
+    outcome: Outcome
+    reason: Reason
+    uploading: Uploading
+    detail: str = ""
+
+
+EventBody = Annotated[
+    PhaseChanged | FileOpened | SliceCommitted | SliceStored | Warned | Ended | WorkerLost | Finished,
+    Field(discriminator="type"),
+]
+
+
+class Event(_Message):
+    """What happened in one recording. `(sid, epoch, sequence)` is its identity: repeated delivery changes nothing."""
+
+    type: Literal["event"] = "event"
+    sid: str
+    epoch: int
+    sequence: int  # per (sid, epoch) from 0, without holes
+    at_ms: int  # Unix ms
+    body: EventBody
+
+
+# ---- control plane <-> agent -------------------------------------------------------------------------------------
+
+
+class AgentHello(_Message):
+    """First message of an agent's connection. Answered by Done."""
+
+    type: Literal["agent_hello"] = "agent_hello"
+    node: str
+    live: tuple[str, ...] = ()  # sids this node still works on
+
+
+class Offer(_Message):
+    """Control plane -> agent: a recording to claim. Answered by Done when the node takes it on, else Refused."""
+
+    type: Literal["offer"] = "offer"
+    sid: str
+
+
+class Claim(_Message):
+    """Agent -> control plane. `resume` is the epoch the node already owns (after the agent's own restart)."""
+
+    type: Literal["claim"] = "claim"
+    sid: str
+    node: str
+    resume: int | None = None
+
+
+class Claimed(_Message):
+    """Answer to Claim: the only message that carries secrets. `spec` is `RecordingSpec.with_secrets()`."""
+
+    type: Literal["claimed"] = "claimed"
+    sid: str
+    epoch: int
+    spec: dict[str, Any]
+
+
+class Done(_Message):
+    type: Literal["done"] = "done"
+
+
+class Refused(_Message):
+    type: Literal["refused"] = "refused"
+    reason: Literal["unknown", "not_yours", "no_capacity", "exiting", "bad_request", "stale"]
+    detail: str = ""
+
+
+# ---- commands: control plane -> agent -> worker. Answered by Done or Refused. ---------------------------------------
+
+
+class Stop(_Message):
+    type: Literal["stop"] = "stop"
+    sid: str
+    reason: Reason = "stopped"
+
+
+class Subscribe(_Message):
+    type: Literal["subscribe"] = "subscribe"
+    sid: str
+    subscription: Subscription
+
+
+class SetLayout(_Message):
+    type: Literal["layout"] = "layout"
+    sid: str
+    layout: Layout
+
+
+# ---- worker <-> agent --------------------------------------------------------------------------------------------
+
+
+class WorkerHello(_Message):
+    """First message of a worker's connection to its agent; repeated when it reconnects to a restarted agent."""
+
+    type: Literal["worker_hello"] = "worker_hello"
+    sid: str
+    epoch: int
+    pid: int
+
+
+class Lease(_Message):
+    """Agent -> worker every 3 s, answered by Done: goes on for `seconds` more, counted from its arrival."""
+
+    type: Literal["lease"] = "lease"
+    seconds: float = 12.0
+
+
+class Report(_Message):
+    """Worker -> agent: an event of the worker; the agent numbers and forwards it."""
+
+    type: Literal["report"] = "report"
+    at_ms: int
+    body: EventBody
+
+
+Message = Annotated[
+    Event
+    | AgentHello
+    | Offer
+    | Claim
+    | Claimed
+    | Done
+    | Refused
+    | Stop
+    | Subscribe
+    | SetLayout
+    | WorkerHello
+    | Lease
+    | Report,
+    Field(discriminator="type"),
+]
+message_adapter: TypeAdapter[Message] = TypeAdapter(Message)

@@ -1,0 +1,145 @@
+"""Every setting of the service, read once at start into one frozen object that is passed down by argument.
+
+Sources, the later wins: defaults, one TOML file (`cloud-recorder --config FILE`), `CLOUD_RECORDER_*` variables
+(`CLOUD_RECORDER_API__PORT=9000` sets `api.port`).
+"""
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+# Linux allows 107 bytes in the path of a Unix socket, macOS 103.
+_SOCKET_PATH_LIMIT = 90
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message names every wrong field on one line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Api(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    probe_port: int = Field(8082, ge=0, le=65535, description="/healthz and /readyz")
+    allow_plain_http: bool = Field(False, description="plain HTTP on an address other than loopback: only behind a proxy that does TLS")
+    requests_per_second: float = Field(10, gt=0, description="per app id; over it 429")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in data_dir")
+
+
+class Hub(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8083, ge=0, le=65535, description="WHIP, WHEP and roster")
+    addresses: tuple[str, ...] = Field(
+        ("127.0.0.1",), description="local addresses offered as ICE candidates; empty: those of every interface but loopback"
+    )
+    allow_open_channels: bool = Field(False, description="apps without certificate accept publishers from other hosts too")
+
+
+class Agent(_Section):
+    node: str = "local"
+    max_recordings: int = Field(16, ge=1)
+    hub_url: str = Field("http://127.0.0.1:8083", description="where workers find the channel hub")
+    addresses: tuple[str, ...] = Field(("127.0.0.1",), description="local addresses workers offer as ICE candidates; empty: as hub.addresses")
+    upload_parallel: int = Field(4, ge=1, description="files of one recording uploaded at the same time")
+    local_root: Path | None = Field(None, description="root of vendor 100 (local folder); default: data_dir/recordings")
+    allowed_networks: tuple[str, ...] = Field(
+        (), description="CIDR blocks that are not public but may be used by customers' storage endpoints and URLs, such as your own MinIO"
+    )
+
+
+class Recording(_Section):
+    slice_seconds: float = Field(15, gt=0)
+    latency_ms: int = Field(600, ge=100, description="how far the composite picture runs behind the clock; late media beyond it is lost")
+    jitter_ms: int = Field(500, ge=50, description="longest wait for a missing packet")
+    video_encoder: str = "libx264"
+    lease_seconds: float = Field(12, gt=3, description="a worker that lost its agent for longer closes its slice and ends")
+    max_restarts: int = Field(3, ge=0, description="a recording whose worker dies more often ends")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="CLOUD_RECORDER_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    data_dir: Path = Path("data")
+    log_level: str = "INFO"
+    log_json: bool = False
+    api: Api = Api()
+    hub: Hub = Hub()
+    agent: Agent = Agent()
+    recording: Recording = Recording()
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.data_dir / "spool"
+
+    @property
+    def recordings_dir(self) -> Path:
+        return self.agent.local_root or self.data_dir / "recordings"
+
+    @property
+    def credentials_file(self) -> Path:
+        return self.data_dir / "credentials.json"
+
+    @property
+    def database_url(self) -> str:
+        return self.api.database_url or f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'recorder.db'}"
+
+    def runtime_dir(self) -> Path:
+        """The 0700 folder of Unix sockets: `data_dir/run`, or a private folder below /tmp when that path is too long for a socket."""
+        folder = self.data_dir.absolute() / "run"
+        if len(bytes(folder)) > _SOCKET_PATH_LIMIT - len("/control.sock"):
+            name = hashlib.sha256(bytes(folder)).hexdigest()[:16]
+            folder = Path(tempfile.gettempdir()) / f"cloud-recorder-{os.getuid()}-{name}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.lstat()
+        if not stat.S_ISDIR(owner.st_mode) or owner.st_uid != os.getuid():
+            raise ConfigError(f"{folder} belongs to somebody else")
+        folder.chmod(0o700)
+        return folder
+
+    @property
+    def control_socket(self) -> Path:
+        """Control plane listens, agent connects."""
+        return self.runtime_dir() / "control.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """Agent listens, workers connect."""
+        return self.runtime_dir() / "agent.sock"
+
+
+def load(config: Path | None = None) -> Settings:
+    """Read the settings.
+
+    Raises:
+        ConfigError: with one line that names every wrong field.
+    """
+
+    class _WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            files = (TomlConfigSettingsSource(settings_cls, config),) if config else ()
+            return (init_settings, env_settings, *files)
+
+    if config and not config.is_file():
+        raise ConfigError(f"no configuration file {config}")
+    try:
+        return _WithFile()
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+    except ValueError as error:  # broken TOML
+        raise ConfigError(f"{config}: {error}") from error

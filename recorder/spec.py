@@ -1,0 +1,128 @@
+"""What one recording is to do. Written by the control plane, read by the agent and the worker.
+
+Wire names of the public API do not appear here: `api/schemas.py` translates.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+Mode = Literal["individual", "mix"]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UidRule(_Spec):
+    """Whose audio, or whose video, is recorded."""
+
+    kind: Literal["all", "none", "only", "except"] = "all"
+    uids: frozenset[int] = frozenset()
+
+    def admits(self, uid: int) -> bool:
+        if self.kind in ("all", "none"):
+            return self.kind == "all"
+        return (uid in self.uids) == (self.kind == "only")
+
+
+class Subscription(_Spec):
+    audio: UidRule = UidRule()
+    video: UidRule = UidRule()
+
+
+class Region(_Spec):
+    """One region of the custom layout; fractions of the canvas, origin at the top left."""
+
+    uid: int | None = None
+    x: float
+    y: float
+    width: float
+    height: float
+    alpha: float = 1.0
+    fit: bool = False  # False: crop to fill; True: whole picture, bars
+
+
+class UserBackground(_Spec):
+    uid: int
+    url: str
+    fit: bool = False
+
+
+class Layout(_Spec):
+    number: int = 0  # 0 floating, 1 best fit, 2 vertical, 3 custom
+    max_resolution_uid: int | None = None
+    regions: tuple[Region, ...] = ()
+    background_color: str = "#000000"
+    background_image: str | None = None
+    default_user_background_image: str | None = None
+    user_backgrounds: tuple[UserBackground, ...] = ()
+
+
+class Canvas(_Spec):
+    width: int = 360
+    height: int = 640
+    fps: int = 15
+    bitrate_kbps: int = 500
+
+
+class Snapshots(_Spec):
+    interval_seconds: int = 10
+
+
+class Storage(_Spec):
+    """The customer's bucket. Known to the agent, never to the worker."""
+
+    vendor: int
+    region: int = 0
+    bucket: str
+    access_key: SecretStr
+    secret_key: SecretStr
+    sts_token: SecretStr | None = None
+    sts_expires_at: int | None = None  # Unix seconds
+    prefix: tuple[str, ...] = ()
+    endpoint: str | None = None
+    sse: Literal["kms", "aes256"] | None = None
+    tag: str | None = None
+
+
+class RecordingSpec(_Spec):
+    """One recording. `with_secrets()` is the only way its JSON contains the token and keys."""
+
+    sid: str
+    app_id: str
+    channel: str
+    uid: int  # the recorder's own
+    mode: Mode
+    token: SecretStr | None = None
+    live_broadcast: bool = False  # decides what "idle" means
+    audio: bool = True
+    video: bool = True
+    max_idle_seconds: int = 30
+    low_stream: bool = False
+    stream_mode: Literal["default", "standard", "original"] = "default"
+    audio_profile: int = 0  # 0 mono 48 kbit/s, 1 mono 128, 2 stereo 192
+    canvas: Canvas = Canvas()
+    layout: Layout = Layout()
+    subscription: Subscription = Subscription()
+    files: bool = True  # False: screenshots only
+    mp4: bool = False
+    snapshots: Snapshots | None = None
+    correct_extinf: bool = False
+    storage: Storage | None = None  # None in the worker's copy
+
+    def for_worker(self) -> "RecordingSpec":
+        """The copy a worker gets: without the bucket's credentials."""
+        return self.model_copy(update={"storage": None})
+
+    def with_secrets(self) -> bytes:
+        """JSON with the secrets in clear, for a pipe or sealed storage only."""
+        plain = self.model_dump(mode="json")
+        plain["token"] = self.token.get_secret_value() if self.token else None
+        if self.storage:
+            for key in ("access_key", "secret_key", "sts_token"):
+                secret = getattr(self.storage, key)
+                plain["storage"][key] = secret.get_secret_value() if secret else None
+        import json
+
+        return json.dumps(plain).encode()
