@@ -1,0 +1,279 @@
+"""The tap into aiortc: raw RTP and RTCP of a peer connection, without aiortc's senders, receivers and tracks.
+
+aiortc does ICE, DTLS and the SRTP keys. From the moment DTLS is up, the sockets of the ICE connection are drained here on a
+tick: one wake-up serves every packet that arrived since the last one, and RTP is told from STUN by its first byte
+(RFC 7983) before aioice would parse it. This is the only module that uses private members of aiortc and aioice; their
+versions are pinned in pyproject.toml, and tests/integration/test_rtp_tap.py fails when what is used here changes.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aioice.ice
+import pylibsrtp
+from aiortc import RTCPeerConnection, RTCRtpSender
+from aiortc.sdp import SessionDescription
+
+from recorder.frames import Kind
+from recorder.rtp.packet import is_rtcp
+
+TICK_SECONDS = 0.01
+_RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
+_DATAGRAM_LIMIT = 2048
+
+RtpHandler = Callable[[bytes, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CodecParameters:
+    payload_type: int
+    name: str  # lower case: "h264", "vp8", "opus", "rtx", …
+    clock_rate: int
+    channels: int
+    fmtp: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One negotiated m-line."""
+
+    mid: str
+    kind: Kind
+    direction: str  # ours: "sendonly", "recvonly", "sendrecv", "inactive"
+    codecs: tuple[CodecParameters, ...]
+    extensions: dict[str, int]  # header extension URI -> id
+    ssrc: int  # of our sender
+    remote_ssrcs: tuple[int, ...]
+
+
+def use_addresses(addresses: Sequence[str]) -> None:
+    """Offer these local addresses as ICE candidates, in this process; aioice itself never offers loopback.
+
+    An empty list leaves aioice's choice: every interface but loopback.
+    """
+    if not addresses:
+        return
+    chosen = list(addresses)
+
+    def get_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return [address for address in chosen if (use_ipv6 if ":" in address else use_ipv4)]
+
+    aioice.ice.get_host_addresses = get_host_addresses
+
+
+def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> None:
+    """Call `callback` when the peer of an ordinary aiortc sender asks for a keyframe (PLI or FIR)."""
+    sender._send_keyframe = callback  # type: ignore[method-assign]  # aiortc has no public hook
+
+
+class MediaTap:
+    """Raw media of one peer connection. aiortc's own RTP senders and receivers never start."""
+
+    def __init__(self, pc: RTCPeerConnection, *, on_rtp: RtpHandler, on_rtcp: RtpHandler) -> None:
+        self._pc = pc
+        self._on_rtp = on_rtp
+        self._on_rtcp = on_rtcp
+        self._sockets: list[tuple[socket.socket, Any]] = []
+        self._dtls: Any = None
+        self._receive: Any = None  # SRTP sessions, once DTLS is up
+        self._send: Any = None
+        self._connected = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.packets_received = 0
+        self.packets_rejected = 0  # SRTP authentication or replay
+        self.packets_unsent = 0
+        for transceiver in pc.getTransceivers():
+            self._silence(transceiver)
+        pc.on("connectionstatechange", self._watch)
+        pc.on("signalingstatechange", self._attach)
+        self._attach()
+
+    async def connected(self, timeout: float) -> None:
+        """Wait until media can flow.
+
+        Raises:
+            ConnectionError: ICE or DTLS failed, or the time is over.
+        """
+        self._attach()
+        waits = [asyncio.ensure_future(self._connected.wait()), asyncio.ensure_future(self.closed.wait())]
+        try:
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self.closed.is_set() or not self._connected.is_set():
+            raise ConnectionError("no connection to the peer" if self.closed.is_set() else f"no connection to the peer within {timeout} s")
+
+    def send_rtp(self, packet: bytes) -> None:
+        """Protect and send one RTP packet; dropped and counted when it can't be sent."""
+        self._transmit(packet, rtcp=False)
+
+    def send_rtcp(self, packet: bytes) -> None:
+        """Protect and send one compound RTCP packet; dropped and counted when it can't be sent."""
+        self._transmit(packet, rtcp=True)
+
+    def media(self) -> list[Media]:
+        """What was negotiated; call it when both descriptions are set."""
+        remote = SessionDescription.parse(self._pc.remoteDescription.sdp)
+        ssrcs = {m.rtp.muxId: tuple(s.ssrc for s in m.ssrc) for m in remote.media}
+        return [
+            Media(
+                mid=transceiver.mid,
+                kind=transceiver.kind,
+                direction=transceiver.currentDirection or "inactive",
+                codecs=tuple(
+                    CodecParameters(c.payloadType, c.name.lower(), c.clockRate, c.channels or 0, dict(c.parameters))
+                    for c in transceiver._codecs
+                ),
+                extensions={e.uri: e.id for e in transceiver._headerExtensions},
+                ssrc=transceiver.sender._ssrc,
+                remote_ssrcs=ssrcs.get(transceiver.mid, ()),
+            )
+            for transceiver in self._pc.getTransceivers()
+            if transceiver.mid is not None
+        ]
+
+    async def close(self) -> None:
+        """Close the peer connection too."""
+        self._stop()
+        await self._pc.close()
+
+    def drain(self) -> None:
+        """Read everything that has arrived since the last call."""
+        now = time.monotonic_ns()
+        for sock, address_family_receive in self._sockets:
+            while True:
+                try:
+                    data, address = sock.recvfrom(_DATAGRAM_LIMIT)
+                except (BlockingIOError, InterruptedError):
+                    break
+                except OSError:  # ICMP unreachable of an earlier send, or the socket was closed meanwhile
+                    if sock.fileno() < 0:
+                        self._stop()
+                        return
+                    break
+                if data and 128 <= data[0] <= 191:
+                    self._unprotect(data, now)
+                else:
+                    address_family_receive(data, address)
+
+    # ---- inside ----
+
+    def _attach(self) -> None:
+        """Follow the DTLS transport as soon as there is one; transceivers may appear with the remote description."""
+        for transceiver in self._pc.getTransceivers():
+            self._silence(transceiver)
+            dtls = transceiver.receiver.transport
+            if self._dtls is None and dtls is not None:
+                self._dtls = dtls
+                dtls.on("statechange", self._watch)
+
+    @staticmethod
+    def _silence(transceiver: Any) -> None:
+        async def nothing(parameters: object) -> None:
+            return None
+
+        transceiver.sender.send = nothing
+        transceiver.receiver.receive = nothing
+
+    def _watch(self) -> None:
+        state = self._dtls.state if self._dtls else "new"
+        if state == "connected" and self._receive is None and not self.closed.is_set():
+            self._take_over()
+        elif state in ("closed", "failed") or self._pc.connectionState in ("closed", "failed"):
+            self._stop()
+
+    def _take_over(self) -> None:
+        self._receive, self._send = self._dtls._rx_srtp, self._dtls._tx_srtp
+        loop: Any = asyncio.get_running_loop()
+        for protocol in self._dtls.transport._connection._protocols:
+            stun = protocol.datagram_received
+            transport = protocol.transport
+            sock = transport.get_extra_info("socket")
+            if getattr(sock, "type", None) == socket.SOCK_DGRAM and hasattr(loop, "_remove_reader") and hasattr(transport, "_sock"):
+                loop._remove_reader(sock.fileno())
+                plain = transport._sock
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+                self._sockets.append((plain, stun))
+            else:  # a relay, or another kind of event loop: datagrams still come one by one
+                protocol.datagram_received = self._sorter(stun)
+        _Ticker.of(loop).add(self)
+        self._connected.set()
+
+    def _sorter(self, stun: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
+        def datagram_received(data: bytes, address: Any) -> None:
+            if data and 128 <= data[0] <= 191:
+                self._unprotect(data, time.monotonic_ns())
+            else:
+                stun(data, address)
+
+        return datagram_received
+
+    def _unprotect(self, data: bytes, arrival_ns: int) -> None:
+        self.packets_received += 1
+        try:
+            if is_rtcp(data):
+                plain, handler = self._receive.unprotect_rtcp(data), self._on_rtcp
+            else:
+                plain, handler = self._receive.unprotect(data), self._on_rtp
+        except (pylibsrtp.Error, ValueError):  # ValueError: longer than libsrtp's buffer
+            self.packets_rejected += 1
+            return
+        handler(plain, arrival_ns)
+
+    def _transmit(self, packet: bytes, *, rtcp: bool) -> None:
+        pair = self._dtls.transport._connection._nominated.get(1) if self._send else None
+        if pair is None:
+            self.packets_unsent += 1
+            return
+        try:
+            data = self._send.protect_rtcp(packet) if rtcp else self._send.protect(packet)
+            pair.protocol.transport.sendto(data, pair.remote_addr)
+        except (pylibsrtp.Error, OSError, ValueError):
+            self.packets_unsent += 1
+
+    def _stop(self) -> None:
+        if not self.closed.is_set():
+            self.closed.set()
+            self._sockets.clear()
+            _Ticker.of(asyncio.get_running_loop()).remove(self)
+
+
+class _Ticker:
+    """One timer of an event loop that drains every tap of it."""
+
+    _of: dict[int, "_Ticker"] = {}  # noqa: RUF012  # by id of the event loop; gone with the last tap
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._taps: set[MediaTap] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "_Ticker":
+        ticker = cls._of.get(id(loop))
+        if ticker is None:
+            ticker = cls._of[id(loop)] = cls(loop)
+        return ticker
+
+    def add(self, tap: MediaTap) -> None:
+        self._taps.add(tap)
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def remove(self, tap: MediaTap) -> None:
+        self._taps.discard(tap)
+        if not self._taps:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = None
+            self._of.pop(id(self._loop), None)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        for tap in tuple(self._taps):
+            tap.drain()

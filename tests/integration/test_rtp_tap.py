@@ -1,0 +1,98 @@
+"""The tap into aiortc against real peer connections over loopback; fails when the private parts it uses change."""
+
+import asyncio
+import struct
+
+import pytest
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
+
+from recorder.rtp import packet as rtp
+from recorder.rtp.tap import MediaTap, use_addresses
+
+
+def _connection() -> RTCPeerConnection:
+    return RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+
+
+class _Pair:
+    """A subscriber that offers to receive, and a sender that answers."""
+
+    def __init__(self) -> None:
+        self.rtp: list[bytes] = []
+        self.feedback: list[bytes] = []
+
+    async def __aenter__(self) -> "_Pair":
+        use_addresses(["127.0.0.1"])
+        subscriber, sender = _connection(), _connection()
+        for kind in ("video", "audio"):
+            subscriber.addTransceiver(kind, direction="recvonly")
+        self.subscriber = MediaTap(subscriber, on_rtp=lambda data, at: self.rtp.append(data), on_rtcp=lambda data, at: None)
+        self.sender = MediaTap(sender, on_rtp=lambda data, at: None, on_rtcp=lambda data, at: self.feedback.append(data))
+        await subscriber.setLocalDescription(await subscriber.createOffer())
+        await sender.setRemoteDescription(subscriber.localDescription)
+        for transceiver in sender.getTransceivers():
+            transceiver.direction = "sendonly"
+        await sender.setLocalDescription(await sender.createAnswer())
+        await subscriber.setRemoteDescription(sender.localDescription)
+        await asyncio.gather(self.subscriber.connected(10), self.sender.connected(10))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.subscriber.close()
+        await self.sender.close()
+
+
+def _packet(sequence: int, ssrc: int, size: int = 1000) -> bytes:
+    return struct.pack("!BBHII", 0x80, 97, sequence & 0xFFFF, sequence * 3000 & 0xFFFFFFFF, ssrc) + bytes(size)
+
+
+async def _until(condition: object, seconds: float = 5) -> None:
+    assert callable(condition)
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not happen")
+
+
+async def test_every_packet_arrives_in_both_directions() -> None:
+    async with _Pair() as pair:
+        ssrc = pair.sender.media()[0].ssrc
+        for number in range(2000):
+            pair.sender.send_rtp(_packet(number, ssrc))
+            if number % 50 == 49:
+                await asyncio.sleep(0.005)
+        await _until(lambda: len(pair.rtp) == 2000)
+        assert [rtp.parse_header(data).sequence for data in pair.rtp] == list(range(2000))  # type: ignore[union-attr]
+        assert pair.rtp[7] == _packet(7, ssrc)
+        pair.subscriber.send_rtcp(rtp.picture_loss_indication(1, ssrc))
+        await _until(lambda: pair.feedback == [rtp.picture_loss_indication(1, ssrc)])
+        assert pair.subscriber.packets_rejected == pair.sender.packets_unsent == 0
+
+
+async def test_what_was_negotiated_is_told() -> None:
+    async with _Pair() as pair:
+        video, audio = pair.subscriber.media()
+        assert (video.kind, video.direction) == ("video", "recvonly")
+        assert (audio.kind, audio.direction) == ("audio", "recvonly")
+        assert {"vp8", "h264", "rtx"} == {codec.name for codec in video.codecs}
+        assert audio.codecs[0].name == "opus"
+        assert audio.codecs[0].clock_rate == 48000
+        assert video.remote_ssrcs[0] == pair.sender.media()[0].ssrc  # the other is that of retransmissions
+
+
+async def test_closing_one_side_closes_the_other() -> None:
+    async with _Pair() as pair:
+        await pair.sender.close()
+        await asyncio.wait_for(pair.subscriber.closed.wait(), 5)
+
+
+async def test_a_peer_that_never_answers_is_a_connection_error() -> None:
+    use_addresses(["127.0.0.1"])
+    lonely = _connection()
+    lonely.addTransceiver("audio", direction="recvonly")
+    tap = MediaTap(lonely, on_rtp=lambda data, at: None, on_rtcp=lambda data, at: None)
+    await lonely.setLocalDescription(await lonely.createOffer())
+    with pytest.raises(ConnectionError):
+        await tap.connected(0.2)
+    await tap.close()
