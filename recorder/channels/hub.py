@@ -228,8 +228,16 @@ class HubConnector:
 
     # ---- for the followers ----
 
-    def session_path(self, uid: int) -> str:
-        return f"/whep/{self._path}/{uid}"
+    async def offer(self, uid: int, sdp: str) -> tuple[str, str]:
+        """Send the offer for a session with this participant; returns the answer and the URL that ends the session.
+
+        Raises:
+            ConnectionError: the hub refuses.
+        """
+        response = await self.http.post(f"/whep/{self._path}/{uid}", content=sdp, headers={"Content-Type": "application/sdp"})
+        if response.status_code != 201:
+            raise ConnectionError(f"WHEP answers {response.status_code}")
+        return response.text, response.headers.get("Location", "")
 
     def receiver(self, uid: int, media: list[Media]) -> SessionReceiver:
         routes = {
@@ -368,20 +376,14 @@ class _Follower:
         tap = MediaTap(pc, on_rtp=on_rtp, on_rtcp=on_rtcp)
         try:
             await pc.setLocalDescription(await pc.createOffer())
-            answer = await self._connector.http.post(
-                self._connector.session_path(self._uid),
-                content=pc.localDescription.sdp,
-                headers={"Content-Type": "application/sdp"},
-            )
-            if answer.status_code != 201:
-                raise ConnectionError(f"WHEP answers {answer.status_code}")
-            await pc.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+            answer, resource = await self._connector.offer(self._uid, pc.localDescription.sdp)
+            await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
             receiver = self._connector.receiver(self._uid, tap.media())
             await tap.connected(CONNECT_SECONDS)
         except BaseException:
             await tap.close()
             raise
-        return _Session(tap, receiver, answer.headers.get("Location", ""))
+        return _Session(tap, receiver, resource)
 
     async def _close(self, session: _Session, *, flush: bool) -> None:
         if flush:

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import aioice.ice
 import pylibsrtp
@@ -92,7 +92,7 @@ class MediaTap:
         pc.on("signalingstatechange", self._attach)
         self._attach()
 
-    async def connected(self, timeout: float) -> None:
+    async def connected(self, timeout: float) -> None:  # noqa: ASYNC109  # its end is a ConnectionError like the others
         """Wait until media can flow.
 
         Raises:
@@ -123,10 +123,10 @@ class MediaTap:
         return [
             Media(
                 mid=transceiver.mid,
-                kind=transceiver.kind,
+                kind=cast(Kind, transceiver.kind),
                 direction=transceiver.currentDirection or "inactive",
                 codecs=tuple(
-                    CodecParameters(c.payloadType, c.name.lower(), c.clockRate, c.channels or 0, dict(c.parameters))
+                    CodecParameters(c.payloadType or 0, c.name.lower(), c.clockRate, c.channels or 0, dict(c.parameters))
                     for c in transceiver._codecs
                 ),
                 extensions={e.uri: e.id for e in transceiver._headerExtensions},

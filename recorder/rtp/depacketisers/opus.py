@@ -4,7 +4,7 @@ from recorder.rtp.depacketisers import AccessUnit
 
 
 class _Opus:
-    def push(self, payload: bytes, *, timestamp: int, marker: bool) -> AccessUnit | None:  # noqa: ARG002
+    def push(self, payload: bytes, *, timestamp: int, marker: bool) -> AccessUnit | None:
         # An empty payload silences FFmpeg's decoder for good; it carries no sound anyway.
         return AccessUnit(timestamp, payload, keyframe=True) if payload else None
 

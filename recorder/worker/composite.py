@@ -1,0 +1,237 @@
+"""Composite recording: every participant on one canvas and in one mix, encoded once.
+
+Output is made by the clock: picture n belongs to the time `start + n / fps` whatever came in, and shows of every participant the
+picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it.
+"""
+
+from collections import deque
+
+from mixer import layouts
+from mixer.audio import AudioMixer
+from mixer.canvas import Canvas, colour
+from mixer.compositor import Compositor
+from mixer.fit import Rect
+from recorder.frames import EncodedFrame, Track
+from recorder.media.encode import FRAME_SAMPLES, AudioEncoder, Packet, VideoEncoder
+from recorder.media.pictures import frame_of
+from recorder.media.scale import Scaler
+from recorder.outputs.hls import CompositeHls
+from recorder.outputs.mp4 import CompositeMp4
+from recorder.spec import Layout
+from recorder.worker.pipeline import Event, Input, Joined, Left, Surroundings
+from recorder.worker.sight import Sight
+from recorder.worker.sound import RATE_HZ, Sound
+
+SECOND = 1_000_000_000
+NEVER = 1 << 62
+
+
+class Composite:
+    def __init__(self, around: Surroundings) -> None:
+        self._latency_ns = around.settings.latency_ms * 1_000_000
+        self._start_ns: int | None = None  # of the first output picture and sample
+        self._events: deque[tuple[int, Event]] = deque()  # not yet due on the output
+        self._people: list[int] = []  # in join order
+        self._pictures = _Pictures(around) if around.spec.video else None
+        self._voices = _Voices(around) if around.spec.audio else None
+        self._files = _Files(around)
+
+    def take(self, item: Input, now_ns: int) -> None:
+        if isinstance(item, EncodedFrame):
+            part = self._pictures if item.track.kind == "video" else self._voices
+            if part is None:
+                return
+            if self._start_ns is None:
+                self._begin(item.time_ns)
+            part.take(item)
+        elif self._start_ns is None:
+            self._apply(item)
+        else:
+            self._events.append((now_ns, item))
+
+    def advance(self, now_ns: int) -> None:
+        self._produce(now_ns - self._latency_ns)
+
+    def due_ns(self) -> int:
+        return NEVER if self._start_ns is None else self._next_ns() + self._latency_ns
+
+    def close(self, now_ns: int) -> None:
+        self._produce(now_ns - 1)  # a picture is shown from its time on: one at the very end would be shown for no time
+        if self._start_ns is not None and self._voices:
+            self._files.audio(self._voices.finish(), self._start_ns)
+        if self._start_ns is not None and self._pictures:
+            self._files.video(self._pictures.finish(), self._start_ns)
+        self._files.close()
+
+    def _begin(self, start_ns: int) -> None:
+        self._start_ns = start_ns
+        for part in (self._pictures, self._voices):
+            if part:
+                part.begin(start_ns)
+
+    def _next_ns(self) -> int:
+        """When the next picture or block of sound is complete, whichever is earlier."""
+        return min(part.next_ns() for part in (self._pictures, self._voices) if part)
+
+    def _produce(self, until_ns: int) -> None:
+        while self._start_ns is not None and (due := self._next_ns()) <= until_ns:
+            while self._events and self._events[0][0] <= due:
+                self._apply(self._events.popleft()[1])
+            if self._voices and self._voices.next_ns() <= due:
+                self._files.audio(self._voices.produce(), self._start_ns)
+            else:
+                assert self._pictures
+                keyframe = self._files.wants_keyframe(self._pictures.next_ns())
+                self._files.video(self._pictures.produce(keyframe), self._start_ns)
+
+    def _apply(self, event: Event) -> None:
+        if isinstance(event, Joined) and event.uid not in self._people:
+            self._people.append(event.uid)
+        elif isinstance(event, Left) and event.uid in self._people:
+            self._people.remove(event.uid)
+            if self._voices:
+                self._voices.forget(event.uid)
+        elif isinstance(event, Layout) and self._pictures:
+            self._pictures.set_layout(event)
+        if self._pictures:
+            self._pictures.arrange(self._people)
+
+
+class _Pictures:
+    """From encoded frames of many to encoded frames of one canvas."""
+
+    def __init__(self, around: Surroundings) -> None:
+        spec = around.spec
+        self._fps = spec.canvas.fps
+        self._request_keyframe = around.request_keyframe
+        self._canvas = Canvas(spec.canvas.width, spec.canvas.height)
+        self._compositor = Compositor(self._canvas, Scaler)
+        self._encoder = VideoEncoder(
+            name=around.settings.video_encoder,
+            width=self._canvas.size.width,
+            height=self._canvas.size.height,
+            fps=self._fps,
+            bitrate_kbps=spec.canvas.bitrate_kbps,
+        )
+        self._frame = frame_of(self._canvas.planes)  # sees every drawing
+        self._sights: dict[int, Sight] = {}
+        self._people: list[int] = []
+        self._number = 0  # of the next picture
+        self._start_ns = 0
+        self.set_layout(spec.layout)
+
+    def begin(self, start_ns: int) -> None:
+        self._start_ns = start_ns
+
+    def take(self, frame: EncodedFrame) -> None:
+        self._sight(frame.track.uid).take(frame)
+
+    def next_ns(self) -> int:
+        return self._start_ns + self._number * SECOND // self._fps
+
+    def set_layout(self, layout: Layout) -> None:
+        self._layout = layouts.load(layout.number)
+        self._options = layouts.Options(
+            max_resolution_uid=layout.max_resolution_uid,
+            regions=tuple(layouts.Region(Rect(r.x, r.y, r.width, r.height), r.uid, r.alpha, r.fit) for r in layout.regions),
+        )
+        self._compositor.set_background(colour(layout.background_color))
+        self.arrange(self._people)
+
+    def arrange(self, people: list[int]) -> None:
+        self._people = list(people)
+        for uid in [uid for uid in self._sights if uid not in people]:
+            del self._sights[uid]
+        placements = self._layout.place(people, self._canvas.size, self._options)
+        self._compositor.arrange(placements)
+        shown = {placement.uid for placement in placements}
+        for uid in people:
+            self._sight(uid).show(uid in shown)
+
+    def produce(self, keyframe: bool) -> list[Packet]:
+        nearest_ns = self.next_ns() + SECOND // self._fps // 2
+        for uid, sight in self._sights.items():
+            picture = sight.latest(nearest_ns)
+            if picture:
+                self._compositor.set_picture(uid, picture)
+        self._compositor.draw()
+        packets = self._encoder.encode(self._frame, self._number, force_keyframe=keyframe)
+        self._number += 1
+        return packets
+
+    def finish(self) -> list[Packet]:
+        return self._encoder.flush()
+
+    def _sight(self, uid: int) -> Sight:
+        if uid not in self._sights:
+            self._sights[uid] = Sight(Track(uid, "video"), self._request_keyframe)
+        return self._sights[uid]
+
+
+class _Voices:
+    """From encoded sound of many to encoded sound of one mix."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._channels = 2 if around.spec.audio_profile == 2 else 1
+        self._mixer = AudioMixer(channels=self._channels)
+        self._encoder = AudioEncoder(around.spec.audio_profile)
+        self._sounds: dict[int, Sound] = {}
+        self._start_ns = 0
+
+    def begin(self, start_ns: int) -> None:
+        self._start_ns = start_ns
+
+    def take(self, frame: EncodedFrame) -> None:
+        uid = frame.track.uid
+        if uid not in self._sounds:
+            self._sounds[uid] = Sound(self._channels, self._start_ns)
+        for chunk in self._sounds[uid].place(frame):
+            self._mixer.write(uid, chunk.start, chunk.samples)
+
+    def forget(self, uid: int) -> None:
+        self._sounds.pop(uid, None)
+        self._mixer.forget(uid)
+
+    def next_ns(self) -> int:
+        return self._start_ns + (self._mixer.position + FRAME_SAMPLES) * SECOND // RATE_HZ
+
+    def produce(self) -> list[Packet]:
+        return self._encoder.encode(self._mixer.read(FRAME_SAMPLES))
+
+    def finish(self) -> list[Packet]:
+        return self._encoder.flush()
+
+
+class _Files:
+    """HLS and, when asked for, MP4 of the same packets."""
+
+    def __init__(self, around: Surroundings) -> None:
+        spec = around.spec
+        self._tell = around.tell
+        self._fps = spec.canvas.fps
+        canvas = spec.canvas if spec.video else None
+        shelf = around.shelf()
+        self._hls = CompositeHls(shelf, canvas=canvas, audio=spec.audio, slice_seconds=around.settings.slice_seconds)
+        self._mp4 = CompositeMp4(shelf, canvas=canvas, audio=spec.audio) if spec.mp4 else None
+
+    def wants_keyframe(self, time_ns: int) -> bool:
+        return self._hls.next_cut_ns is None or time_ns >= self._hls.next_cut_ns
+
+    def video(self, packets: list[Packet], start_ns: int) -> None:
+        for packet in packets:
+            time_ns = start_ns + packet.pts * SECOND // self._fps
+            self._tell(self._hls.video(packet.data, time_ns, keyframe=packet.keyframe))
+            if self._mp4:
+                self._tell(self._mp4.video(packet.data, time_ns, keyframe=packet.keyframe))
+
+    def audio(self, packets: list[Packet], start_ns: int) -> None:
+        for packet in packets:
+            time_ns = start_ns + packet.pts * SECOND // RATE_HZ
+            self._tell(self._hls.audio(packet.data, time_ns))
+            if self._mp4:
+                self._tell(self._mp4.audio(packet.data, time_ns))
+
+    def close(self) -> None:
+        self._tell(self._hls.close())
+        if self._mp4:
+            self._tell(self._mp4.close())

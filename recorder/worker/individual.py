@@ -1,0 +1,144 @@
+"""Individual recording: each participant's video as it was sent, and each one's sound as AAC.
+
+Nothing is mixed, so nothing waits: a frame is written when it arrives. A participant who stops sending keeps the slice open for
+as long as a return would continue it.
+"""
+
+import numpy as np
+
+from recorder.frames import EncodedFrame, Track
+from recorder.media.encode import RATE, AudioEncoder, Packet
+from recorder.outputs.track import AudioTrackOutput, VideoTrackOutput
+from recorder.worker.pipeline import Input, Left, Stopped, Surroundings
+from recorder.worker.sound import Chunk, Sound
+
+SECOND = 1_000_000_000
+NEVER = 1 << 62
+RETURN_SECONDS = 15  # a stream that comes back within this time continues its recording segment
+ASK_KEYFRAME_NS = SECOND
+_AAC_PROFILE = 0
+_CHANNELS = 1
+
+
+class Individual:
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._shelf = around.shelf()
+        self._videos: dict[int, _VideoTrack] = {}
+        self._voices: dict[int, _VoiceTrack] = {}
+
+    def take(self, item: Input, now_ns: int) -> None:
+        if isinstance(item, EncodedFrame):
+            if item.track.kind == "video" and self._around.spec.video:
+                self._video(item.track.uid).write(item)
+            elif item.track.kind == "audio" and self._around.spec.audio:
+                self._voice(item.track.uid).write(item)
+        elif isinstance(item, Stopped):
+            self._stopped(item.track, now_ns)
+        elif isinstance(item, Left):
+            self._stopped(Track(item.uid, "audio"), now_ns)
+            self._stopped(Track(item.uid, "video"), now_ns)
+
+    def advance(self, now_ns: int) -> None:
+        for voice in self._voices.values():
+            voice.expire(now_ns)
+
+    def due_ns(self) -> int:
+        return NEVER  # whatever is due can wait for the next wake-up
+
+    def close(self, now_ns: int) -> None:  # nothing is made by the clock
+        for video in self._videos.values():
+            video.close()
+        for voice in self._voices.values():
+            voice.close()
+
+    def _video(self, uid: int) -> "_VideoTrack":
+        if uid not in self._videos:
+            output = VideoTrackOutput(self._shelf, uid, slice_seconds=self._around.settings.slice_seconds)
+            self._videos[uid] = _VideoTrack(self._around, Track(uid, "video"), output)
+        return self._videos[uid]
+
+    def _voice(self, uid: int) -> "_VoiceTrack":
+        if uid not in self._voices:
+            output = AudioTrackOutput(self._shelf, uid, slice_seconds=self._around.settings.slice_seconds)
+            self._voices[uid] = _VoiceTrack(self._around, output)
+        return self._voices[uid]
+
+    def _stopped(self, track: Track, now_ns: int) -> None:
+        found = self._videos.get(track.uid) if track.kind == "video" else self._voices.get(track.uid)
+        if found:
+            found.stopped(now_ns)
+
+
+class _VideoTrack:
+    def __init__(self, around: Surroundings, track: Track, output: VideoTrackOutput) -> None:
+        self._around = around
+        self._track = track
+        self._output = output
+        self._asked_ns = -ASK_KEYFRAME_NS
+
+    def write(self, frame: EncodedFrame) -> None:
+        self._around.tell(self._output.write(frame))
+        if self._output.wants_keyframe and frame.time_ns - self._asked_ns >= ASK_KEYFRAME_NS:
+            self._asked_ns = frame.time_ns
+            self._around.request_keyframe(self._track)
+
+    def stopped(self, now_ns: int) -> None:  # the interruption is where the last frame was
+        self._around.tell(self._output.interrupt())
+
+    def close(self) -> None:
+        self._around.tell(self._output.close())
+
+
+class _VoiceTrack:
+    """Sound with short absences filled by silence; a longer one ends the segment."""
+
+    def __init__(self, around: Surroundings, output: AudioTrackOutput) -> None:
+        self._around = around
+        self._output = output
+        self._sound = Sound(_CHANNELS, 0)
+        self._encoder: AudioEncoder | None = None
+        self._end = 0  # sample up to which the encoder has been fed
+        self._stopped_ns: int | None = None
+
+    def write(self, frame: EncodedFrame) -> None:
+        self._stopped_ns = None
+        for chunk in self._sound.place(frame):
+            self._lay(chunk)
+
+    def stopped(self, now_ns: int) -> None:
+        self._stopped_ns = now_ns
+
+    def expire(self, now_ns: int) -> None:
+        if self._stopped_ns is not None and now_ns - self._stopped_ns > RETURN_SECONDS * SECOND:
+            self._stopped_ns = None
+            self._end_segment()
+
+    def close(self) -> None:
+        self._flush()
+        self._around.tell(self._output.close())
+
+    def _lay(self, chunk: Chunk) -> None:
+        if self._encoder and chunk.start - self._end > RETURN_SECONDS * RATE:
+            self._end_segment()
+        if self._encoder is None:
+            self._encoder = AudioEncoder(_AAC_PROFILE, start=chunk.start)
+            self._end = chunk.start
+        samples = chunk.samples
+        if chunk.start > self._end:
+            samples = np.concatenate((np.zeros((_CHANNELS, chunk.start - self._end), np.float32), samples), axis=1)
+        self._end = chunk.start + chunk.samples.shape[1]
+        self._write(self._encoder.encode(samples))
+
+    def _end_segment(self) -> None:
+        self._flush()
+        self._around.tell(self._output.interrupt())
+
+    def _flush(self) -> None:
+        if self._encoder:
+            self._write(self._encoder.flush())
+            self._encoder = None
+
+    def _write(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            self._around.tell(self._output.write(packet.data, packet.pts * SECOND // RATE))

@@ -1,0 +1,16 @@
+"""What a worker process is started with; travels over the forkserver's pipe, never in argv or environment."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recorder.settings import Settings
+
+
+class Launch(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    spec_json: bytes = Field(repr=False)  # RecordingSpec.for_worker().with_secrets()
+    settings: Settings
+    epoch: int
+    folder: Path  # the recording's spool folder

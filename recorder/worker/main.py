@@ -1,0 +1,150 @@
+"""Life cycle of one worker process: join, record, end. What is recorded happens in `pipeline.py`, READ THAT FIRST.
+
+The event loop does input and output only; decoding, mixing, encoding and muxing run in the media thread.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import time
+from collections.abc import Callable
+
+from recorder import log as logs
+from recorder.channels import ChannelError, ChannelRefused, Connector, Kicked, Place, create
+from recorder.protocol import Done, Ended, EventBody, Message, Outcome, PhaseChanged, Reason, Refused, SetLayout, Stop, Subscribe
+from recorder.spec import RecordingSpec
+from recorder.worker.agent_link import AgentLink, Command, hello
+from recorder.worker.audience import Audience
+from recorder.worker.launch import Launch
+from recorder.worker.media_thread import MediaThread
+from recorder.worker.pipeline import Surroundings
+from storage.spool import RecordingSpool
+
+log = logging.getLogger(__name__)
+
+_SUPERVISE_SECONDS = 0.25
+
+
+def run(launch: Launch) -> None:
+    """Record until told to stop, idle, or fenced. The body of a worker process."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the channel's token
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C ends the agent, which asks us to stop
+    spec = RecordingSpec.model_validate_json(launch.spec_json)
+    logs.configure(launch.settings.log_level, json_lines=launch.settings.log_json, sid=spec.sid)
+    asyncio.run(_record(launch, spec))
+
+
+async def _record(launch: Launch, spec: RecordingSpec) -> None:
+    await _Worker(launch, spec).run()
+
+
+class _Worker:
+    def __init__(self, launch: Launch, spec: RecordingSpec) -> None:
+        self._settings = launch.settings
+        self._spec = spec
+        self._link = AgentLink(
+            launch.settings.agent_socket,
+            hello(spec.sid, launch.epoch),
+            lease_seconds=launch.settings.recording.lease_seconds,
+            on_command=self._obey,
+        )
+        self._ending: asyncio.Future[tuple[Outcome, Reason, str]] = asyncio.get_running_loop().create_future()
+        self._zero_ns = time.monotonic_ns()
+        self._spool = RecordingSpool(launch.folder)
+        loop = asyncio.get_running_loop()
+        around = Surroundings(
+            spec=spec,
+            settings=launch.settings.recording,
+            spool=self._spool,
+            epoch=launch.epoch,
+            zero_utc_ns=time.time_ns(),
+            report=lambda body: self._journaled(body, lambda: loop.call_soon_threadsafe(self._link.report, body)),
+            request_keyframe=lambda track: loop.call_soon_threadsafe(self._connector.request_keyframe, track),
+        )
+        self._media = MediaThread(around, zero_ns=self._zero_ns, failed=self._media_failed)
+        self._audience = Audience(spec, self._media, on_lost=self._channel_lost)
+        self._connector: Connector = create(self._place(), spec, self._audience)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._end("complete", "shutdown"))
+        line = asyncio.create_task(self._link.run())
+        try:
+            outcome, reason, detail = await self._record()
+            ended = Ended(outcome=outcome, reason=reason, detail=detail)
+            self._journaled(ended, lambda: self._link.report(ended))
+            with contextlib.suppress(TimeoutError):  # the journal has it; an agent that comes back later reads it there
+                await asyncio.wait_for(self._link.delivered(), max(1.0, self._link.lease_left))
+        finally:
+            line.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await line
+
+    async def _record(self) -> tuple[Outcome, Reason, str]:
+        self._link.report(PhaseChanged(phase="starting"))
+        try:
+            await self._connector.join()
+        except ChannelRefused as error:
+            return "failed", "token", str(error)
+        except ChannelError as error:
+            return "failed", "channel", str(error)
+        self._connector.subscribe(self._spec.subscription)
+        self._media.start()
+        self._link.report(PhaseChanged(phase="ready"))
+        try:
+            outcome = await self._until_the_end()
+        finally:
+            self._link.report(PhaseChanged(phase="stopping"))
+            await self._connector.leave()
+            await asyncio.to_thread(self._media.close)
+        return outcome
+
+    async def _until_the_end(self) -> tuple[Outcome, Reason, str]:
+        while not self._ending.done():
+            await asyncio.wait((self._ending,), timeout=_SUPERVISE_SECONDS)
+            if self._audience.idle_seconds() >= self._spec.max_idle_seconds:
+                self._end("complete", "idle")
+            if self._link.lease_left <= 0:
+                self._end("interrupted", "shutdown", "the agent is gone")
+        return self._ending.result()
+
+    def _end(self, outcome: Outcome, reason: Reason, detail: str = "") -> None:
+        if not self._ending.done():
+            log.info("ending", extra={"reason": reason})
+            self._ending.set_result((outcome, reason, detail))
+
+    async def _obey(self, command: Command) -> Message:
+        if self._ending.done():
+            return Refused(reason="exiting")
+        if isinstance(command, Stop):
+            self._end("complete", command.reason)
+        elif isinstance(command, Subscribe):
+            self._audience.subscribe(command.subscription)
+            self._connector.subscribe(command.subscription)
+        elif isinstance(command, SetLayout):
+            self._media.put(command.layout)
+        return Done()
+
+    def _channel_lost(self, error: ChannelError) -> None:
+        reason: Reason = "kicked" if isinstance(error, Kicked) else "token" if isinstance(error, ChannelRefused) else "channel"
+        self._end("aborted", reason, str(error))
+
+    def _media_failed(self, error: BaseException) -> None:
+        self._end("failed", "crashed", f"{type(error).__name__}: {error}")
+
+    def _journaled(self, body: EventBody, then: Callable[[], object]) -> None:
+        """Journal what an agent that was away must find. Slices are journaled by their commit. Called from one thread at a time."""
+        if body.type != "slice":
+            self._spool.append(body.model_dump(mode="json"))
+        then()
+
+    def _place(self) -> Place:
+        return Place(
+            connector="hub",
+            url=self._settings.agent.hub_url,
+            zero_ns=self._zero_ns,
+            jitter_ms=self._settings.recording.jitter_ms,
+            addresses=self._settings.agent.addresses,
+        )

@@ -1,0 +1,95 @@
+"""The straight line of the media path. Read this file first.
+
+    connector → jitter buffer → timeline → EncodedFrame ─┬─ individual: one writer per track, video untouched
+                                                         └─ composite: decode → latest picture → mixer → encoder → HLS, MP4
+    both end in the spool: a committed slice, told to the event loop as a report.
+
+A pipeline is synchronous and owns no clock: `take` and `advance` get the time, so that a capture replayed under a virtual
+clock gives the same bytes. All times are nanoseconds on the recording's timeline.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from recorder.frames import EncodedFrame, Track
+from recorder.outputs import Product, Shelf
+from recorder.outputs.names import Names
+from recorder.protocol import EventBody, File, FileOpened, SliceCommitted
+from recorder.settings import Recording
+from recorder.spec import Layout, RecordingSpec
+from storage.spool import RecordingSpool
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A participant who may send media is there."""
+
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A track that is recorded begins, or goes on after a mute."""
+
+    track: Track
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    track: Track
+
+
+Event = Joined | Left | Started | Stopped | Layout
+Input = EncodedFrame | Event
+
+
+class Pipeline(Protocol):
+    def take(self, item: Input, now_ns: int) -> None:
+        """Take a frame or an event of the channel; `now_ns` is when it arrived."""
+
+    def advance(self, now_ns: int) -> None:
+        """Do everything that is due."""
+
+    def due_ns(self) -> int:
+        """When `advance` has something to do again."""
+
+    def close(self, now_ns: int) -> None:
+        """Record up to `now_ns` and close every file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What both kinds of pipeline are given."""
+
+    spec: RecordingSpec
+    settings: Recording
+    spool: RecordingSpool
+    epoch: int
+    zero_utc_ns: int  # Unix time of the timeline's zero
+    report: Callable[[EventBody], object]
+    request_keyframe: Callable[[Track], object]
+
+    def shelf(self) -> Shelf:
+        """Where the outputs put finished files; one for each recording."""
+        return Shelf(self.spool, Names(self.spec.sid, self.spec.channel), epoch=self.epoch, epoch_utc_ns=self.zero_utc_ns)
+
+    def tell(self, products: Iterable[Product]) -> None:
+        """Report what the outputs have made."""
+        for product in products:
+            self.report(FileOpened(file=product) if isinstance(product, File) else SliceCommitted(slice=product))
+
+
+def create(around: Surroundings) -> Pipeline:
+    if around.spec.mode == "mix":
+        from recorder.worker.composite import Composite
+
+        return Composite(around)
+    from recorder.worker.individual import Individual
+
+    return Individual(around)

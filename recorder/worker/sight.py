@@ -1,0 +1,78 @@
+"""One participant's picture: encoded frames wait here until the output's clock reaches them, then the latest is decoded.
+
+Only participants who are shown are decoded; one who is shown again begins at the next keyframe.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+from mixer.picture import Picture
+from recorder.frames import EncodedFrame, Track
+from recorder.media.decode import VideoCodec, VideoDecoder
+from recorder.media.pictures import picture_of
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 600  # frames: ten seconds at 60 fps
+STARVED = 30  # frames in without one picture out: the decoder is stuck
+
+
+class Sight:
+    def __init__(self, track: Track, request_keyframe: Callable[[Track], object]) -> None:
+        self._track = track
+        self._request_keyframe = request_keyframe
+        self._waiting: deque[EncodedFrame] = deque()
+        self._decoder: VideoDecoder | None = None
+        self._needs_keyframe = True
+        self._unanswered = 0
+        self.shown = False
+        self.dropped = 0
+
+    def take(self, frame: EncodedFrame) -> None:
+        if len(self._waiting) >= QUEUE_LIMIT:
+            self.dropped += len(self._waiting)
+            self._waiting.clear()
+            self._restart()
+        self._waiting.append(frame)
+
+    def show(self, shown: bool) -> None:
+        """Whether this participant has a place on the canvas."""
+        if shown and not self.shown:
+            self._restart()
+        self.shown = shown
+
+    def latest(self, until_ns: int) -> Picture | None:
+        """The picture captured last before `until_ns`, or None when there is no new one."""
+        newest = None
+        while self._waiting and self._waiting[0].time_ns <= until_ns:
+            frame = self._waiting.popleft()
+            if not self.shown or (self._needs_keyframe and not frame.keyframe):
+                continue
+            newest = self._decode(frame) or newest
+        return newest
+
+    def _decode(self, frame: EncodedFrame) -> Picture | None:
+        if self._decoder is None or self._decoder.codec != frame.codec:
+            if not frame.keyframe:
+                self._restart()
+                return None
+            self._decoder = VideoDecoder(cast(VideoCodec, frame.codec))
+        self._needs_keyframe = False
+        decoded = self._decoder.decode(frame.payload, frame.time_ns)
+        if decoded:
+            self._unanswered = 0
+            return picture_of(decoded[-1][0], frame.rotation)
+        self._unanswered += 1
+        if self._unanswered >= STARVED:
+            log.warning("the decoder gives nothing, starting a new one", extra={"uid": self._track.uid})
+            self._decoder = None
+            self._restart()
+        return None
+
+    def _restart(self) -> None:
+        """Go on at the next keyframe, and ask for one."""
+        self._needs_keyframe = True
+        self._unanswered = 0
+        self._request_keyframe(self._track)
