@@ -1,0 +1,113 @@
+"""The composite as MP4 parts, each with its index in front."""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from recorder.outputs import Draft, Product, Shelf, composite_track
+from recorder.outputs.interleave import Interleaver, MediaPacket
+from recorder.outputs.mux import AAC_FRAME_NS, Mp4File
+from recorder.protocol import File, Slice
+from recorder.spec import Canvas
+
+
+class CompositeMp4:
+    """Takes what the composite's encoders make. A new part begins at the first keyframe past either limit.
+
+    A part that was cut off is rewritten and committed in a thread of its own: that takes seconds which the recording
+    does not have. `canvas` None: sound only. Every method returns the products that became ready.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        *,
+        canvas: Canvas | None,
+        audio: bool,
+        part_seconds: float = 7200,
+        part_bytes: int = 2_000_000_000,
+        first_index: int = 0,
+    ) -> None:
+        self._shelf = shelf
+        self._canvas = canvas
+        self._has_audio = audio
+        self._order = Interleaver(video=canvas is not None, audio=audio, limit_ns=round(part_seconds * 1e9))
+        self._part_bytes = part_bytes
+        self._frame_ns = 1_000_000_000 // canvas.fps if canvas else AAC_FRAME_NS
+        self._index = first_index
+        self._open: tuple[Draft, Mp4File] | None = None
+        self._end_ns = 0  # of the media in the open part
+        self._sound_before: MediaPacket | None = None
+        self._finisher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mp4")
+        self._finishing: deque[Future[Slice]] = deque()
+
+    def video(self, data: bytes, time_ns: int, *, keyframe: bool) -> list[Product]:
+        """An access unit in Annex B form, with parameter sets when it is a keyframe; decoded and shown in the same order."""
+        self._measure(keyframe)
+        return self._write(self._order.push("video", data, time_ns, keyframe=keyframe))
+
+    def audio(self, data: bytes, time_ns: int) -> list[Product]:
+        """An AAC frame in ADTS form; `time_ns` is that of the first sample it decodes to."""
+        self._measure(not self._canvas)
+        return self._write(self._order.push("audio", data, time_ns))
+
+    def close(self) -> list[Product]:
+        """Finish and commit what is left; takes a few seconds per hour of media."""
+        products = self._write(self._order.flush())
+        self._finish(self._end_ns)
+        self._finisher.shutdown()
+        return products + self._finished()
+
+    def _measure(self, may_cut: bool) -> None:
+        if may_cut and self._open and self._open[1].size >= self._part_bytes:
+            self._order.cut_ns = None
+
+    def _write(self, packets: list[MediaPacket]) -> list[Product]:
+        products: list[Product] = []
+        for packet in packets:
+            if packet.cut:
+                self._finish(packet.time_ns)
+                products.append(self._begin(packet.time_ns))
+            if self._open:
+                self._put(self._open[1], packet)
+            if packet.kind == "audio":
+                self._sound_before = packet
+        return products + self._finished()
+
+    def _put(self, file: Mp4File, packet: MediaPacket) -> None:
+        if packet.kind == "video":
+            file.write_video(packet.data, packet.time_ns, keyframe=packet.keyframe, duration_ns=self._frame_ns)
+            self._end_ns = max(self._end_ns, packet.time_ns + self._frame_ns)
+        else:
+            file.write_audio(packet.data, packet.time_ns)
+            self._end_ns = max(self._end_ns, packet.time_ns + AAC_FRAME_NS)
+
+    def _begin(self, start_ns: int) -> Product:
+        name = self._shelf.names.mp4(self._index)
+        self._index += 1
+        draft = Draft(name, None, start_ns, self._shelf.utc_ms(start_ns))
+        size = (self._canvas.width, self._canvas.height) if self._canvas else None
+        file = Mp4File(self._shelf.partial(f"{name}.fragments"), origin_ns=start_ns, size=size, audio=self._has_audio)
+        self._open = draft, file
+        self._end_ns = start_ns
+        # The frame that ends where the part begins primes the decoder, so that sound is whole from the start.
+        if self._sound_before and start_ns - self._sound_before.time_ns < 2 * AAC_FRAME_NS:
+            self._put(file, self._sound_before)
+        kind = composite_track(video=self._canvas is not None, audio=self._has_audio)
+        return File(name=name, track=kind, uid=0, mixed=True, playable=True, start_ms=draft.start_ms)
+
+    def _finish(self, end_ns: int) -> None:
+        if self._open:
+            draft, file = self._open
+            self._open = None
+            file.close()
+            self._finishing.append(self._finisher.submit(self._commit, draft, file, end_ns - draft.start_ns))
+
+    def _commit(self, draft: Draft, file: Mp4File, duration_ns: int) -> Slice:
+        file.finish(self._shelf.partial(draft.name))
+        return self._shelf.commit(draft, duration_ns)
+
+    def _finished(self) -> list[Product]:
+        ready: list[Product] = []
+        while self._finishing and self._finishing[0].done():
+            ready.append(self._finishing.popleft().result())
+        return ready

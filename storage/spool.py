@@ -1,0 +1,165 @@
+"""The spool: where media waits on local disk until a store has it.
+
+One folder per recording: `partial/` for files being written, `files/` for committed ones, `journal` for what the writer
+committed, `uploads` for what the uploading side did. Only the writer process commits; the uploading side reads `journal`
+and removes files. Records are opaque but for `name`, `size` and `sha256`.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from storage.durable import sync_file, sync_folder
+from storage.errors import SpoolError
+from storage.journal import Journal, Record
+
+_GONE = ".gone"
+
+
+class Spool:
+    """All recordings of one node."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock: int | None = None
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def lock(self) -> None:
+        """Own the spool until `unlock` or the end of the process, then clear away what a crash left half removed.
+
+        Raises:
+            SpoolError: another process owns it.
+        """
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise SpoolError(f"another process uses the spool {self.root}") from error
+        self._lock = descriptor
+        for leftover in self.root.glob(f".*{_GONE}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def recording(self, sid: str) -> "RecordingSpool":
+        """The folder of one recording; created when it is not there."""
+        return RecordingSpool(self.root / _one_part(sid))
+
+    def recordings(self) -> Sequence[str]:
+        """The recordings that have a folder."""
+        return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self.root).free
+
+
+class RecordingSpool:
+    """The folder of one recording. Its writer is one process at a time, and one thread of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uploads = Journal(folder / "uploads")
+        self.corrupt_lines = 0  # found by the last `records()`
+        self._journal = Journal(folder / "journal")
+        self._partial = folder / "partial"
+        self._files = folder / "files"
+        self._names: set[str] | None = None  # committed, ever; read from the journal before the first commit
+        for path in (folder, self._partial, self._files):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def partial(self, name: str) -> Path:
+        """Where a file is written while it is open."""
+        return self._partial / _one_part(name)
+
+    def commit(self, name: str, record: Mapping[str, object]) -> Record:
+        """Make the finished `partial(name)` durable and journal it; returns `record` with `name`, `size` and `sha256`.
+
+        When it returns, the file and its record survive a power cut. A name is committed once in a recording's life.
+
+        Raises:
+            SpoolError: the disk failed and nothing was committed; the file is gone, trying again is no use.
+        """
+        path = self.partial(name)
+        if name in self._committed():
+            raise SpoolError("a file of this name was committed before")
+        try:
+            full = {**record, "name": name, **_fixed(path)}
+            path.rename(self._files / name)
+            sync_folder(self._files)
+        except OSError as error:
+            # After a failed fsync the kernel may call the lost pages clean: another try would succeed without them.
+            for remains in (path, self._files / name):
+                with contextlib.suppress(OSError):
+                    remains.unlink()
+            raise SpoolError(f"cannot commit a file: {error.strerror}") from error
+        self._journal.append(full)
+        self._committed().add(name)
+        return full
+
+    def append(self, record: Mapping[str, object]) -> None:
+        """Journal a record that has no file.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        self._journal.append(record)
+
+    def records(self) -> list[Record]:
+        """All whole records of the journal, in order; `corrupt_lines` tells how many lines were left out."""
+        content = self._journal.read()
+        self.corrupt_lines = content.corrupt
+        return list(content.records)
+
+    def unrecorded(self) -> list[Path]:
+        """Committed files whose record was lost: the crash came between the rename and the journal, or the line is torn."""
+        known = self._recorded()
+        return sorted(path for path in self._files.iterdir() if path.name not in known)
+
+    def file(self, name: str) -> Path:
+        """Where a committed file lies until it is removed."""
+        return self._files / _one_part(name)
+
+    def remove(self, name: str) -> None:
+        """Delete a committed file: only when a store has verified it."""
+        self.file(name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._journal.close()
+        self.uploads.close()
+
+    def destroy(self) -> None:
+        """Delete the folder with everything in it. A crash half-way leaves nothing that looks like a recording."""
+        self.close()
+        gone = self.folder.with_name(f".{self.folder.name}{_GONE}")
+        self.folder.rename(gone)
+        shutil.rmtree(gone)
+
+    def _committed(self) -> set[str]:
+        if self._names is None:
+            self._names = self._recorded()
+        return self._names
+
+    def _recorded(self) -> set[str]:
+        return {str(record["name"]) for record in self._journal.read().records if "sha256" in record}
+
+
+def _fixed(path: Path) -> dict[str, object]:
+    """Make a file durable and measure it."""
+    sync_file(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return {"size": file.tell(), "sha256": digest.hexdigest()}
+
+
+def _one_part(name: str) -> str:
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise ValueError("not the name of one file")
+    return name

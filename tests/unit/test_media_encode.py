@@ -1,0 +1,186 @@
+"""Encoders: what players and the cutter of slices rely on, and sound that comes back exactly where it was put."""
+
+import io
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.audio.codeccontext import AudioCodecContext
+from av.codec.context import CodecContext
+from av.packet import Packet as AvPacket
+
+from mixer.audio import Sound
+from mixer.canvas import Canvas
+from mixer.fit import Size
+from mixer.picture import Planes
+from recorder.media.decode import VideoDecoder
+from recorder.media.encode import FRAME_SAMPLES, RATE, AudioEncoder, Packet, VideoEncoder
+from recorder.media.pictures import frame_of, picture_of
+
+CHANNELS = {0: 1, 1: 1, 2: 2}
+
+
+def nal_types(data: bytes) -> list[int]:
+    return [unit[0] & 31 for unit in data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")[1:]]
+
+
+def encoded(encoder: VideoEncoder, canvas: Canvas, ticks: range, keyframes: tuple[int, ...] = ()) -> list[Packet]:
+    rng = np.random.default_rng(1)
+    frame = frame_of(canvas.planes)
+    packets = []
+    for tick in ticks:
+        canvas.planes.copy_from(Planes.filled(canvas.size, (30 + 5 * (tick % 40), 100, 150)))
+        canvas.planes.y[:16] = rng.integers(16, 235, (16, canvas.size.width), np.uint8)
+        found = encoder.encode(frame, tick, force_keyframe=tick in keyframes)
+        assert [packet.pts for packet in found] == [tick]  # no delay, nothing reordered
+        packets += found
+    return packets + encoder.flush()
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (426, 240), (98, 46), (160, 120)])
+def test_every_frame_comes_out_at_once_and_shows_the_canvas(width: int, height: int) -> None:
+    canvas = Canvas(width, height)
+    packets = encoded(VideoEncoder(width=width, height=height, fps=15, bitrate_kbps=500), canvas, range(20))
+    assert len(packets) == 20
+    assert all(packet.dts == packet.pts and packet.duration == 1 for packet in packets)
+    decoder = VideoDecoder("h264")
+    for packet in packets:
+        [(frame, _)] = decoder.decode(packet.data, packet.pts)
+        found = picture_of(frame)
+        assert found.planes.size == Size(width, height)
+        for plane, value in zip(found.planes.cut(canvas.tile), (30 + 5 * (packet.pts % 40), 100, 150), strict=True):
+            assert plane[-8:].mean() == pytest.approx(value, abs=3)
+
+
+def test_keyframes_come_where_they_are_asked_for_and_each_can_start_a_file() -> None:
+    encoder = VideoEncoder(width=160, height=90, fps=15, bitrate_kbps=500, gop=40)
+    packets = encoded(encoder, Canvas(160, 90), range(130), keyframes=(7, 8, 60))
+    assert [packet.pts for packet in packets if packet.keyframe] == [0, 7, 8, 48, 60, 100]
+    for packet in packets:
+        assert packet.data.startswith(b"\0\0\0\1")
+        types = nal_types(packet.data)
+        if packet.keyframe:
+            assert types[:2] == [7, 8]
+            assert types[-1] == 5
+            assert len(VideoDecoder("h264").decode(packet.data, 0)) == 1
+        else:
+            assert set(types) == {1}
+
+
+def test_ticks_may_be_left_out() -> None:
+    encoder = VideoEncoder(width=64, height=36, fps=30, bitrate_kbps=100)
+    frame = frame_of(Canvas(64, 36).planes)
+    assert [encoder.encode(frame, tick)[0].pts for tick in (5, 6, 20, 21, 500)] == [5, 6, 20, 21, 500]
+
+
+def test_the_bitrate_is_kept_even_for_noise() -> None:
+    encoder = VideoEncoder(width=320, height=180, fps=15, bitrate_kbps=300)
+    canvas = Canvas(320, 180)
+    frame = frame_of(canvas.planes)
+    rng = np.random.default_rng(2)
+    sizes = []
+    for tick in range(90):
+        canvas.planes.y[:] = rng.integers(16, 235, canvas.planes.y.shape, np.uint8)
+        sizes.append(sum(len(packet.data) for packet in encoder.encode(frame, tick)))
+    assert sum(sizes) * 8 <= 300_000 * (6 + 2)  # 6 s and the buffer
+    assert sum(sizes) * 8 >= 300_000 * 5
+
+
+def test_the_stream_says_its_colours() -> None:
+    [packet] = VideoEncoder(width=64, height=36, fps=15, bitrate_kbps=100).encode(frame_of(Canvas(64, 36).planes), 0)
+    [(frame, _)] = VideoDecoder("h264").decode(packet.data, 0)
+    assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (6, 1, 6, 6)
+
+
+def beeps(seconds: int, channels: int) -> Sound:
+    """10 ms of 1 kHz at the start of every second."""
+    time = np.arange(seconds * RATE) % RATE
+    wave = 0.5 * np.sin(2 * np.pi * 1000 * time / RATE) * (time < 480)
+    return np.repeat(wave[np.newaxis], channels, axis=0).astype(np.float32)
+
+
+def all_packets(encoder: AudioEncoder, sound: Sound, chunk: int) -> list[Packet]:
+    packets = []
+    for offset in range(0, sound.shape[1], chunk):
+        packets += encoder.encode(sound[:, offset : offset + chunk])
+    return packets + encoder.flush()
+
+
+@pytest.mark.parametrize("profile", [0, 1, 2])
+def test_sound_comes_back_at_its_sample(profile: int) -> None:
+    sound = beeps(3, CHANNELS[profile])
+    packets = all_packets(AudioEncoder(profile, start=96000), sound, 960)
+    decoder = CodecContext.create("aac", "r")
+    assert isinstance(decoder, AudioCodecContext)
+    timeline = np.zeros((CHANNELS[profile], 4 * RATE), np.float32)
+    for packet in packets:
+        start = packet.pts - 96000 + RATE
+        [frame] = decoder.decode(AvPacket(packet.data))
+        assert (frame.sample_rate, frame.layout.nb_channels, frame.samples) == (RATE, CHANNELS[profile], FRAME_SAMPLES)
+        timeline[:, start : start + FRAME_SAMPLES] = frame.to_ndarray()[:, : timeline.shape[1] - start]
+    for channel in timeline:
+        for second in (1, 2, 3):
+            around = channel[second * RATE - 2400 : second * RATE + 2400] if second > 1 else channel[RATE : RATE + 2400]
+            match = int(np.correlate(around, sound[0, :480], "valid").argmax()) - (2400 if second > 1 else 0)
+            assert abs(match) <= 1
+
+
+@pytest.mark.parametrize("chunk", [1, 441, 1024, 5000])
+def test_any_chunks_give_the_same_frames(chunk: int) -> None:
+    sound = beeps(1, 1)[:, : 4800 if chunk == 1 else None]
+    assert all_packets(AudioEncoder(0), sound, chunk) == all_packets(AudioEncoder(0), sound, 960)
+
+
+def test_packets_are_adts_frames_without_a_hole() -> None:
+    sound = np.random.default_rng(1).uniform(-0.5, 0.5, (2, 5 * RATE)).astype(np.float32)
+    packets = all_packets(AudioEncoder(2), sound, 960)
+    assert [packet.pts for packet in packets] == [FRAME_SAMPLES * index for index in range(-1, len(packets) - 1)]
+    assert packets[-1].pts + FRAME_SAMPLES >= sound.shape[1]
+    for packet in packets:
+        assert packet.keyframe
+        assert packet.data[:2] == b"\xff\xf1"
+        assert (packet.data[3] & 3) << 11 | packet.data[4] << 3 | packet.data[5] >> 5 == len(packet.data)
+    assert sum(len(packet.data) for packet in packets) * 8 / 5 == pytest.approx(192_000, rel=0.1)
+
+
+def test_flash_and_beep_stay_together_through_a_transport_stream() -> None:
+    """The whole way of a slice, judged by a demuxer and its clock."""
+    shift_ns, canvas = 100_000_000, Canvas(64, 36)
+    video, audio = VideoEncoder(width=64, height=36, fps=30, bitrate_kbps=200), AudioEncoder(0)
+    frame = frame_of(canvas.planes)
+    timed = []
+    for tick in range(90):
+        canvas.planes.y[:] = 235 if tick % 30 == 0 else 16
+        timed += [(packet.pts * 1_000_000_000 // 30, packet, "video") for packet in video.encode(frame, tick)]
+    timed += [(packet.pts * 1_000_000_000 // RATE, packet, "audio") for packet in all_packets(audio, beeps(3, 1), 960)]
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as container:
+        streams = {"video": container.add_mux_stream("h264", width=64, height=36), "audio": container.add_mux_stream("aac", rate=RATE)}
+        for time_ns, packet, kind in sorted(timed, key=lambda item: item[0]):
+            muxed = AvPacket(packet.data)
+            muxed.stream = streams[kind]
+            muxed.pts = muxed.dts = (time_ns + shift_ns) * 9 // 100_000
+            muxed.time_base = Fraction(1, 90_000)
+            muxed.is_keyframe = packet.keyframe
+            container.mux(muxed)
+    file.seek(0)
+    flashes: list[float] = []
+    sound: list[Sound] = []
+    sound_start: float | None = None
+    with av.open(file, "r") as source:
+        for decoded in source.decode():
+            assert decoded.time is not None
+            if isinstance(decoded, av.VideoFrame):
+                if picture_of(decoded).planes.y.mean() > 128:
+                    flashes.append(decoded.time)
+            else:
+                sound_start = decoded.time if sound_start is None else sound_start
+                sound.append(decoded.to_ndarray()[0])
+    assert sound_start is not None
+    joined = np.concatenate(sound)
+    assert len(flashes) == 3
+    for flash in flashes:
+        expected = round((flash - sound_start) * RATE)
+        match = np.correlate(joined[expected - 480 : expected + 1000], beeps(1, 1)[0, :480], "valid").argmax()
+        assert abs(int(match) - 480) <= 48  # 1 ms

@@ -1,0 +1,152 @@
+"""Mixing to the sample, and a limiter that can be trusted."""
+
+import numpy as np
+import pytest
+
+from mixer.audio import AudioMixer, Limiter, Sound
+
+RATE = 48000
+
+
+def noise(seed: int, count: int, channels: int = 1, level: float = 0.1) -> Sound:
+    return np.random.default_rng(seed).uniform(-level, level, (channels, count)).astype(np.float32)
+
+
+def tone(frequency: float, count: int, level: float) -> Sound:
+    return (level * np.sin(2 * np.pi * frequency * np.arange(count) / RATE)).astype(np.float32)[np.newaxis]
+
+
+def test_speakers_are_summed_sample_by_sample_whatever_the_chunks() -> None:
+    rng = np.random.default_rng(1)
+    count = 3 * RATE
+    speakers = {uid: noise(uid, count) for uid in range(5)}
+    starts = {uid: 137 * uid for uid in speakers}
+    mixer = AudioMixer(channels=1, ahead_seconds=0.5)  # the ring wraps six times
+    written = dict.fromkeys(speakers, 0)
+    mixed = []
+    while mixer.position < count:
+        for uid, sound in speakers.items():
+            while starts[uid] + written[uid] < mixer.position + 3000 and written[uid] < count:
+                length = int(rng.integers(1, 1500))
+                mixer.write(uid, starts[uid] + written[uid], sound[:, written[uid] : written[uid] + length])
+                written[uid] += length
+        mixed.append(mixer.read(int(rng.integers(1, 2500))))
+    found = np.concatenate(mixed, axis=1)[0, :count]
+    expected = np.zeros(count)
+    for uid, sound in speakers.items():
+        expected[starts[uid] :] += sound[0, : count - starts[uid]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (mixer.late, mixer.early) == (0, 0)
+
+
+def test_silence_where_nobody_wrote() -> None:
+    mixer = AudioMixer(channels=2)
+    mixer.write(1, 100, noise(1, 50, 2))
+    mixed = mixer.read(RATE)
+    assert mixed.shape == (2, RATE)
+    assert mixed.dtype == np.float32
+    np.testing.assert_array_equal(mixed[:, 100:150], noise(1, 50, 2))
+    assert not mixed[:, :100].any()
+    assert not mixed[:, 150:].any()
+    assert not mixer.read(10 * RATE).any()  # longer than the ring, which came back clean
+
+
+def test_late_parts_are_dropped_and_counted() -> None:
+    mixer = AudioMixer(channels=1)
+    mixer.read(1000)
+    mixer.write(1, 900, noise(1, 300))
+    assert mixer.late == 100
+    mixer.write(2, -50, noise(2, 30))
+    assert mixer.late == 130
+    np.testing.assert_array_equal(mixer.read(200), noise(1, 300)[:, 100:])
+
+
+def test_parts_too_far_ahead_are_dropped_and_counted() -> None:
+    mixer = AudioMixer(channels=1, ahead_seconds=0.01)
+    mixer.write(1, 400, noise(1, 100))
+    assert (mixer.late, mixer.early) == (0, 20)
+    mixer.write(2, 10**9, noise(2, 100))
+    assert mixer.early == 120
+    mixed = mixer.read(600)
+    np.testing.assert_array_equal(mixed[:, 400:480], noise(1, 100)[:, :80])
+    assert not mixed[:, 480:].any()
+
+
+def test_a_speaker_is_not_added_twice_but_others_are() -> None:
+    mixer = AudioMixer(channels=1)
+    sound = noise(1, 100)
+    mixer.write(1, 0, sound)
+    mixer.write(1, 50, sound)
+    mixer.write(2, 0, sound)
+    assert mixer.late == 50
+    mixed = mixer.read(150)
+    np.testing.assert_allclose(mixed[:, :100], 2 * sound)
+    np.testing.assert_array_equal(mixed[:, 100:], sound[:, 50:])
+
+
+def test_one_who_comes_back_on_a_new_clock_is_heard_once_forgotten() -> None:
+    mixer = AudioMixer(channels=1)
+    mixer.write(1, 5000, noise(1, 100))
+    mixer.forget(1)
+    mixer.write(1, 0, noise(2, 100))
+    assert mixer.late == 0
+    np.testing.assert_array_equal(mixer.read(100), noise(2, 100))
+
+
+def test_channels_are_spread_and_averaged() -> None:
+    stereo = AudioMixer(channels=2)
+    stereo.write(1, 0, noise(1, 100))
+    np.testing.assert_array_equal(stereo.read(100), np.repeat(noise(1, 100), 2, axis=0))
+    mono = AudioMixer(channels=1)
+    mono.write(1, 0, noise(1, 100, 2))
+    np.testing.assert_allclose(mono.read(100)[0], noise(1, 100, 2).mean(axis=0), rtol=1e-6)
+
+
+def test_int16_is_full_scale_at_its_ends() -> None:
+    mixer = AudioMixer(channels=1)
+    mixer.write(1, 0, np.array([[16384, -8192, 0]], np.int16))
+    np.testing.assert_array_equal(mixer.read(3), np.array([[0.5, -0.25, 0]], np.float32))
+
+
+@pytest.mark.parametrize("chunk", [1, 160, 1024, RATE])
+@pytest.mark.parametrize("people", [2, 9, 50])
+def test_however_many_shout_nothing_clips(people: int, chunk: int) -> None:
+    count = RATE if chunk > 1 else 2000
+    mixer = AudioMixer(channels=1)
+    for uid in range(people):
+        mixer.write(uid, 0, noise(uid, count, level=1))
+    mixed = np.concatenate([mixer.read(chunk) for _ in range(count // chunk)], axis=1)
+    assert np.abs(mixed).max() <= 0.892
+    assert np.abs(mixed).max() > 0.85
+
+
+def test_the_limiter_does_not_depend_on_the_chunks() -> None:
+    loud = noise(3, 9600, level=2)
+    whole = Limiter(RATE).limit(loud.copy())
+    limiter = Limiter(RATE)
+    parts = [limiter.limit(part) for part in np.split(loud, [7, 960, 961, 5000], axis=1)]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-5)
+
+
+def test_below_the_threshold_the_limiter_is_transparent() -> None:
+    sound = tone(440, RATE, 0.88)
+    np.testing.assert_array_equal(Limiter(RATE).limit(sound.copy()), sound)
+
+
+def test_the_gain_moves_smoothly_and_comes_back() -> None:
+    level = np.where(np.arange(3 * RATE) < RATE, 3.0, 0.5)
+    sound = (level * np.sin(2 * np.pi * 997 * np.arange(3 * RATE) / RATE)).astype(np.float32)[np.newaxis]
+    limited = Limiter(RATE).limit(sound.copy())
+    where = np.abs(sound) > 0.05
+    gain = limited[where] / sound[where]
+    index = np.flatnonzero(where[0])
+    after_attack = index > 100
+    steps = np.abs(np.diff(gain[after_attack])) / np.diff(index[after_attack])
+    assert steps.max() < 1e-3  # no zipper: less than 0.01 dB from sample to sample
+    np.testing.assert_array_equal(limited[:, -RATE // 2 :], sound[:, -RATE // 2 :])
+
+
+def test_both_channels_get_the_same_gain() -> None:
+    sound = np.concatenate((tone(300, 4800, 2), tone(300, 4800, 0.2)))
+    limited = Limiter(RATE).limit(sound.copy())
+    np.testing.assert_allclose(limited[1] * 10, limited[0], atol=1e-5)
