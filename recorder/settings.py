@@ -10,7 +10,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 # Linux allows 107 bytes in the path of a Unix socket, macOS 103.
@@ -41,13 +41,16 @@ class Hub(_Section):
         ("127.0.0.1",), description="local addresses offered as ICE candidates; empty: those of every interface but loopback"
     )
     allow_open_channels: bool = Field(False, description="apps without certificate accept publishers from other hosts too")
+    certificates: dict[str, SecretStr] = Field(default_factory=dict, description="app id → certificate: its channels need an access token")
 
 
 class Agent(_Section):
     node: str = "local"
     max_recordings: int = Field(16, ge=1)
     hub_url: str = Field("http://127.0.0.1:8083", description="where workers find the channel hub")
-    addresses: tuple[str, ...] = Field(("127.0.0.1",), description="local addresses workers offer as ICE candidates; empty: as hub.addresses")
+    addresses: tuple[str, ...] = Field(
+        ("127.0.0.1",), description="local addresses workers offer as ICE candidates; empty: as hub.addresses"
+    )
     upload_parallel: int = Field(4, ge=1, description="files of one recording uploaded at the same time")
     local_root: Path | None = Field(None, description="root of vendor 100 (local folder); default: data_dir/recordings")
     allowed_networks: tuple[str, ...] = Field(
@@ -138,7 +141,7 @@ def load(config: Path | None = None) -> Settings:
     if config and not config.is_file():
         raise ConfigError(f"no configuration file {config}")
     try:
-        return _WithFile()
+        return Settings.model_construct(**dict(_WithFile()))  # a local class cannot be sent to a worker
     except ValidationError as error:
         raise ConfigError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
     except ValueError as error:  # broken TOML

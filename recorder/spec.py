@@ -11,7 +11,7 @@ Mode = Literal["individual", "mix"]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class UidRule(_Spec):
@@ -118,11 +118,11 @@ class RecordingSpec(_Spec):
     def with_secrets(self) -> bytes:
         """JSON with the secrets in clear, for a pipe or sealed storage only."""
         plain = self.model_dump(mode="json")
-        plain["token"] = self.token.get_secret_value() if self.token else None
+        plain["token"] = self.token.get_secret_value() if self.token is not None else None
         if self.storage:
             for key in ("access_key", "secret_key", "sts_token"):
                 secret = getattr(self.storage, key)
-                plain["storage"][key] = secret.get_secret_value() if secret else None
+                plain["storage"][key] = secret.get_secret_value() if secret is not None else None
         import json
 
         return json.dumps(plain).encode()

@@ -77,7 +77,9 @@ async def hub(of: Settings) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def publisher(url: str, uid: int, *options: str, channel: str = "room") -> AsyncIterator[None]:
     """A `cloud-recorder publish` process, from when it has joined; encoded media is kept in build/ for the next run."""
-    words = ("publish", "--hub", url, "--app", "app", "--channel", channel, "--uid", str(uid), "--cache", str(ROOT / "build" / "media"))
+    words = ["publish", "--hub", url, "--channel", channel, "--uid", str(uid), "--cache", str(ROOT / "build" / "media")]
+    if "--app" not in options:
+        words += ["--app", "app"]
     async with command(*words, *options, stdout=asyncio.subprocess.PIPE) as process:
         assert process.stdout
         async with asyncio.timeout(40):

@@ -29,7 +29,6 @@ _VIDEO_OPTIONS = {
         "preset": "superfast",
         "tune": "zerolatency",  # no B-frames, no look-ahead: a packet comes out for every frame that goes in
         "profile": "high",
-        "forced-idr": "1",  # a keyframe that was asked for can start a file
     }
 }
 

@@ -2,9 +2,11 @@
 
 import bisect
 from collections.abc import Iterator
+from itertools import islice
 
 _SPS, _PPS, _DELIMITER = 7, 8, 9
 _CODED_SLICES = (1, 5)
+_HEADS = 64  # NAL units looked at: a hostile sender may send thousands
 
 # Pictures (ITU-T H.264, max_num_reorder_frames). One that is shown before more than that: the sender's clock was set back.
 _MAX_REORDER = 16
@@ -33,13 +35,13 @@ class ParameterSets:
         self._known = b""
 
     def observe(self, access_unit: bytes) -> None:
-        units = list(heads(access_unit))
+        units = list(islice(heads(access_unit), _HEADS))
         if any(kind == _SPS for kind, _, _ in units):
             self._known = b"".join(b"\0" + access_unit[start:end].rstrip(b"\0") for kind, start, end in units if kind in (_SPS, _PPS))
 
     def complete(self, access_unit: bytes) -> bytes:
         """The access unit with SPS and PPS in it."""
-        units = list(heads(access_unit))
+        units = list(islice(heads(access_unit), _HEADS))
         if any(kind == _SPS for kind, _, _ in units):
             return access_unit
         # ITU-T H.264, 7.4.1.2.3: an access unit delimiter stays first.

@@ -43,6 +43,9 @@ _SHARED_OPTIONS = {
     "max_interleave_delta": "1",  # µs: packets come in order and must not wait for the other stream
 }
 
+_TS_NULL_PACKET = b"\x47\x1f\xff\x10" + b"\xff" * 184  # ISO/IEC 13818-1 section 2.4.1: ignored by every receiver
+_TS_LEAST_PACKETS = 16  # libav takes the last breath of a recording, a slice of fewer packets, for MP2 sound
+
 
 class TsFile:
     """One slice of a recording: H.264 in Annex B form, AAC in ADTS form, or both.
@@ -52,6 +55,7 @@ class TsFile:
     """
 
     def __init__(self, path: Path, *, video: bool, audio: bool) -> None:
+        self._path = path
         self._muxer = _Muxer(path, "mpegts", _TS_OPTIONS)
         self._video = self._muxer.add_video("h264", step_ns=11_112) if video else None
         self._audio = self._muxer.add_audio() if audio else None
@@ -71,6 +75,10 @@ class TsFile:
 
     def close(self) -> None:
         self._muxer.close()
+        missing = _TS_LEAST_PACKETS - self._path.stat().st_size // len(_TS_NULL_PACKET) if self._path.exists() else 0
+        if missing > 0:
+            with self._path.open("ab") as file:
+                file.write(_TS_NULL_PACKET * missing)
 
 
 class WebmFile:

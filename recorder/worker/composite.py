@@ -212,7 +212,8 @@ class _Files:
         canvas = spec.canvas if spec.video else None
         shelf = around.shelf()
         self._hls = CompositeHls(shelf, canvas=canvas, audio=spec.audio, slice_seconds=around.settings.slice_seconds)
-        self._mp4 = CompositeMp4(shelf, canvas=canvas, audio=spec.audio) if spec.mp4 else None
+        first_index = sum(str(record.get("name", "")).endswith(".mp4") for record in around.spool.records())  # of a worker before us
+        self._mp4 = CompositeMp4(shelf, canvas=canvas, audio=spec.audio, first_index=first_index) if spec.mp4 else None
 
     def wants_keyframe(self, time_ns: int) -> bool:
         return self._hls.next_cut_ns is None or time_ns >= self._hls.next_cut_ns

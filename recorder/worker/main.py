@@ -52,6 +52,7 @@ class _Worker:
         )
         self._ending: asyncio.Future[tuple[Outcome, Reason, str]] = asyncio.get_running_loop().create_future()
         self._zero_ns = time.monotonic_ns()
+        self._recording = False  # something has been written
         self._spool = RecordingSpool(launch.folder)
         loop = asyncio.get_running_loop()
         around = Surroundings(
@@ -60,7 +61,7 @@ class _Worker:
             spool=self._spool,
             epoch=launch.epoch,
             zero_utc_ns=time.time_ns(),
-            report=lambda body: self._journaled(body, lambda: loop.call_soon_threadsafe(self._link.report, body)),
+            report=lambda body: self._journaled(body, lambda: loop.call_soon_threadsafe(self._media_told, body)),
             request_keyframe=lambda track: loop.call_soon_threadsafe(self._connector.request_keyframe, track),
         )
         self._media = MediaThread(around, zero_ns=self._zero_ns, failed=self._media_failed)
@@ -130,6 +131,12 @@ class _Worker:
     def _channel_lost(self, error: ChannelError) -> None:
         reason: Reason = "kicked" if isinstance(error, Kicked) else "token" if isinstance(error, ChannelRefused) else "channel"
         self._end("aborted", reason, str(error))
+
+    def _media_told(self, body: EventBody) -> None:
+        if not self._recording:
+            self._recording = True
+            self._link.report(PhaseChanged(phase="recording"))
+        self._link.report(body)
 
     def _media_failed(self, error: BaseException) -> None:
         self._end("failed", "crashed", f"{type(error).__name__}: {error}")

@@ -47,7 +47,7 @@ class Sound:
 
     def _lay(self, samples: Samples, time_ns: int) -> Chunk:
         count = samples.shape[1]
-        wanted = (time_ns - self._zero_ns) * RATE_HZ // 1_000_000_000
+        wanted = (time_ns - self._zero_ns) * RATE_HZ // 1_000_000_000 - Stretcher.DELAY
         if self._next is None or abs(wanted - self._next) > _JUMP:
             start = wanted if self._next is None else max(wanted, self._next)
             samples = samples[:, start - wanted :]  # what would overlap is left out

@@ -55,5 +55,3 @@ class Person:
         track = Track(self.uid, "audio")
         for number in range(round(self.start * 50), round(self.end * 50)):
             yield EncodedFrame(track, "opus", loop.packets[number % len(loop.packets)], True, number * SECOND // 50)
-
-

@@ -39,7 +39,7 @@ async def test_composite_of_a_live_channel(tmp_path: Path) -> None:
         await worker.stop()
         assert worker.ended is not None
         assert worker.ended.reason == "stopped"
-        assert worker.phases() == ["starting", "ready", "stopping"]
+        assert worker.phases() == ["starting", "ready", "recording", "stopping"]
         name = f"{SID}_room.m3u8"
         whole = _joined(worker, name, tmp_path)
         assert measure.decode_errors([whole]) == []
@@ -75,7 +75,9 @@ async def test_individual_tracks_of_a_live_channel(tmp_path: Path) -> None:
         await worker.stop()
         files = {r.body.file.name: r.body.file for r in worker.reports if isinstance(r.body, FileOpened)}
         stem = f"{SID}_room__uid_s"
-        assert set(files) == {f"{stem}_{u}__uid_e_{k}.m3u8" for u, k in ((101, "audio"), (101, "video"), (102, "audio"), (102, "video"), (103, "audio"))}
+        assert set(files) == {
+            f"{stem}_{u}__uid_e_{k}.m3u8" for u, k in ((101, "audio"), (101, "video"), (102, "audio"), (102, "video"), (103, "audio"))
+        }
         assert not files[f"{stem}_102__uid_e_video.m3u8"].playable
         for playlist in files:
             slices = worker.playlist(playlist)

@@ -1,0 +1,143 @@
+"""What nodes tell, turned into rows: who owns a recording, and what happened to it.
+
+Each message is one transaction: a state change and the event that made it are committed together or not at all.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api import lifecycle
+from api.changes import Changes
+from api.lifecycle import Status
+from api.store import Store
+from api.tables import File, Recording, SeenEvent, Slice
+from api.vault import Vault
+from recorder import protocol
+from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, Refused
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    def __init__(self, *, store: Store, vault: Vault, changes: Changes, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._vault = vault
+        self._changes = changes
+        self._now_ms = now_ms
+
+    async def hello(self, hello: AgentHello) -> None:
+        """A node has connected. What it should be working on and is not, is over: its spool is gone."""
+        async with self._store.write() as session:
+            missing = await session.scalars(
+                select(Recording)
+                .where(Recording.node == hello.node, ~Recording.finished, Recording.sid.not_in(hello.live))
+                .with_for_update()
+            )
+            lost = missing.all()
+            for row in lost:
+                lifecycle.finish(row, outcome="interrupted", reason="crashed", uploading="unknown", now_ms=self._now_ms())
+        for row in lost:
+            log.error("recording lost by its node", extra={"sid": row.sid, "node": hello.node})
+            self._changes.tell(row.sid)
+
+    async def claim(self, claim: Claim) -> Claimed | Refused:
+        """Give the recording to the node, with a new epoch; to its owner of this very epoch without one."""
+        async with self._store.write() as session:
+            row = await session.get(Recording, claim.sid, with_for_update=True)
+            refused = _refuse_claim(row, claim)
+            if refused:
+                return refused
+            assert row
+            assert row.sealed_spec  # wiped only when finished
+            if claim.resume is None:
+                row.node = claim.node
+                row.epoch += 1
+                lifecycle.accept(row)
+            spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid)
+        self._changes.tell(row.sid)
+        log.info("recording claimed", extra={"sid": row.sid, "node": claim.node, "epoch": row.epoch})
+        return Claimed(sid=row.sid, epoch=row.epoch, spec=json.loads(spec.with_secrets()))
+
+    async def record(self, event: Event) -> Done | Refused:
+        """Apply the event once. Refused: it names something that cannot be; to send it again is no use."""
+        async with self._store.write() as session:
+            row = await session.get(Recording, event.sid, with_for_update=True)
+            if row is None:
+                return Refused(reason="unknown")
+            if event.epoch > row.epoch:
+                return Refused(reason="bad_request", detail="an epoch that was never given out")
+            seen = await session.get(SeenEvent, (event.sid, event.epoch, event.sequence))
+            if event.epoch < row.epoch or row.finished or seen:
+                return Done()
+            session.add(SeenEvent(sid=event.sid, epoch=event.epoch, sequence=event.sequence))
+            await session.flush()
+            problem = await self._apply(session, row, event)
+            if problem:
+                await session.rollback()
+                log.error("event refused", extra={"sid": event.sid, "epoch": event.epoch, "sequence": event.sequence, "detail": problem})
+                return Refused(reason="bad_request", detail=problem)
+        self._changes.tell(event.sid)
+        return Done()
+
+    async def _apply(self, session: AsyncSession, row: Recording, event: Event) -> str | None:
+        match event.body:
+            case protocol.PhaseChanged(phase=phase):
+                lifecycle.advance(row, phase)
+            case protocol.FileOpened(file=file):
+                await _open_file(session, row, file)
+            case protocol.SliceCommitted(slice=slice_):
+                return await _commit_slice(session, row, slice_)
+            case protocol.SliceStored(name=name, backup=backup):
+                stored = "backup" if backup else "customer"
+                await session.execute(update(Slice).where(Slice.sid == row.sid, Slice.name == name).values(stored=stored))
+            case protocol.Warned(module=module, code=code, detail=detail):
+                log.warning("recording impaired", extra={"sid": row.sid, "fault_module": module, "code": code, "detail": detail})
+            case protocol.Ended(outcome=outcome, reason=reason):
+                lifecycle.end(row, outcome, reason)
+            case protocol.WorkerLost(detail=detail):
+                row.workers_lost += 1
+                log.warning("worker lost", extra={"sid": row.sid, "detail": detail})
+            case protocol.Finished(outcome=outcome, reason=reason, uploading=uploading):
+                lifecycle.finish(row, outcome=outcome, reason=reason, uploading=uploading, now_ms=self._now_ms())
+                await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
+                log.info("recording finished", extra={"sid": row.sid, "outcome": outcome, "reason": reason, "uploading": uploading})
+        return None
+
+
+def _refuse_claim(row: Recording | None, claim: Claim) -> Refused | None:
+    if row is None:
+        return Refused(reason="unknown")
+    if row.finished:
+        return Refused(reason="exiting")
+    if row.node not in (None, claim.node):
+        return Refused(reason="not_yours")
+    if claim.resume is None:
+        # A recording that is being stopped gets no new worker.
+        return Refused(reason="exiting") if row.status >= Status.STOPPING else None
+    return None if claim.resume == row.epoch else Refused(reason="stale")
+
+
+async def _open_file(session: AsyncSession, row: Recording, file: protocol.File) -> None:
+    _media_from(row, file.start_ms)
+    if await session.get(File, (row.sid, file.name)) is None:  # a new worker goes on with the same playlist
+        session.add(File(sid=row.sid, **file.model_dump()))
+
+
+async def _commit_slice(session: AsyncSession, row: Recording, slice_: protocol.Slice) -> str | None:
+    known = await session.get(Slice, (row.sid, slice_.epoch, slice_.sequence))
+    if known:
+        return None if known.sha256 == slice_.sha256 else "another slice was committed under this epoch and sequence"
+    if slice_.epoch > row.epoch:
+        return "a slice of an epoch that was never given out"
+    _media_from(row, slice_.start_ms)
+    session.add(Slice(sid=row.sid, **slice_.model_dump(exclude={"tags"}), tags=list(slice_.tags)))
+    return None
+
+
+def _media_from(row: Recording, start_ms: int) -> None:
+    if row.first_media_ms is None:
+        row.first_media_ms = start_ms

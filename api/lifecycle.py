@@ -1,0 +1,67 @@
+"""The states of a recording and the ways from one to the next; every change of a `Recording` row's state is made here.
+
+(row made) -> INITIALISED -> STARTING -> READY <-> RECORDING -> STOPPING -> STOPPED -> EXITED | FAILED
+   live: holds its channel and uid until STOPPED              finished: nothing changes from EXITED or FAILED on
+"""
+
+from enum import IntEnum
+from typing import Final
+
+from api.tables import Recording
+from recorder.protocol import Outcome, Phase, Reason, Uploading
+
+
+class Status(IntEnum):
+    """As the public API counts."""
+
+    NOTHING = 0  # offered, nobody has taken it yet
+    INITIALISED = 1  # a node has taken it
+    STARTING = 2
+    READY = 4
+    RECORDING = 5
+    STOPPING = 6
+    STOPPED = 7  # the last file is written, uploads go on
+    EXITED = 8
+    FAILED = 20
+
+
+_PHASES: Final[dict[Phase, Status]] = {
+    "starting": Status.STARTING,
+    "ready": Status.READY,
+    "recording": Status.RECORDING,
+    "stopping": Status.STOPPING,
+}
+_FAILURES: Final[frozenset[Outcome]] = frozenset({"failed", "interrupted"})
+
+
+def accept(row: Recording) -> None:
+    """A node has taken it."""
+    row.status = max(row.status, Status.INITIALISED)
+
+
+def advance(row: Recording, phase: Phase) -> None:
+    """The worker tells what it does. A new worker may begin again at `starting`, but nothing leads back from stopping."""
+    if row.status < Status.STOPPING:
+        row.status = _PHASES[phase]
+
+
+def begin_stop(row: Recording) -> None:
+    row.status = max(row.status, Status.STOPPING)
+
+
+def end(row: Recording, outcome: Outcome, reason: Reason) -> None:
+    """The last file is written; its channel and uid are free for another recording."""
+    if not row.finished:
+        row.status = Status.STOPPED
+        row.live = False
+        row.outcome, row.reason = outcome, reason
+
+
+def finish(row: Recording, *, outcome: Outcome, reason: Reason, uploading: Uploading, now_ms: int) -> None:
+    """Nothing is left to do: its secrets are wiped."""
+    row.status = Status.FAILED if outcome in _FAILURES else Status.EXITED
+    row.live = False
+    row.finished = True
+    row.finished_ms = now_ms
+    row.outcome, row.reason, row.uploading = outcome, reason, uploading
+    row.sealed_spec = None

@@ -1,0 +1,1 @@
+"""Alembic's scripts; `api.store` runs them at start."""

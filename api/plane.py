@@ -1,0 +1,87 @@
+"""Puts the control plane together: database, keys, bus, service, and the two HTTP applications."""
+
+import contextlib
+import time
+from asyncio import TaskGroup
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from api.app import create_app, create_probes
+from api.auth import Gatekeeper, ensure_first_credentials
+from api.changes import Changes
+from api.control import ANSWER_SECONDS, LocalBus
+from api.ledger import Ledger
+from api.limits import Buckets
+from api.masterkey import load_master_key
+from api.recovery import Recovery
+from api.resource import ResourceIds
+from api.service import Patience, Service
+from api.stops import Stops
+from api.store import Store, open_store
+from api.vault import Vault
+from recorder.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    app: FastAPI
+    probes: FastAPI
+    store: Store
+    bus: LocalBus
+    recovery: Recovery
+
+
+def unix_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@contextlib.asynccontextmanager
+async def open_plane(
+    settings: Settings,
+    *,
+    now_ms: Callable[[], int] = unix_ms,
+    patience: Patience | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> AsyncIterator[ControlPlane]:
+    """Everything but the TCP listeners; agents are served during the block.
+
+    Raises:
+        ConfigError: keys, credentials or database cannot be used.
+    """
+    key = load_master_key(settings.data_dir)
+    async with open_store(settings.database_url) as store:
+        await ensure_first_credentials(settings, store)
+        changes, vault = Changes(), Vault(key)
+        ledger = Ledger(store=store, vault=vault, changes=changes, now_ms=now_ms)
+        bus = LocalBus(settings.control_socket, ledger, answer_seconds=answer_seconds)
+        stops = Stops(store=store, bus=bus, changes=changes, now_ms=now_ms)
+        recovery = Recovery(store=store, bus=bus, stops=stops, changes=changes, now_ms=now_ms)
+        service = Service(
+            store=store,
+            bus=bus,
+            stops=stops,
+            vault=vault,
+            resources=ResourceIds(key),
+            changes=changes,
+            now_ms=now_ms,
+            patience=patience,
+        )
+        rates = Buckets(per_second=settings.api.requests_per_second)
+
+        async def ready() -> str | None:
+            await store.ping()
+            return None if bus.connected else "agent"
+
+        await stops.forget_senders()
+        async with bus.listening(), TaskGroup() as group:
+            looking = group.create_task(recovery.run())
+            yield ControlPlane(
+                app=create_app(service=service, gatekeeper=Gatekeeper(store, key), rates=rates),
+                probes=create_probes(ready=ready),
+                store=store,
+                bus=bus,
+                recovery=recovery,
+            )
+            looking.cancel()

@@ -1,0 +1,74 @@
+"""Finishes what a lost answer or a restart left half done: starts that nobody claimed, stops that did not arrive."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from api import lifecycle
+from api.bus import Bus, NoAnswer
+from api.changes import Changes
+from api.stops import Stops
+from api.store import Store
+from api.tables import Recording
+
+log = logging.getLogger(__name__)
+
+OFFER_AGAIN_MS: Final = 5_000  # later than any start waits for an answer
+GIVE_UP_MS: Final = 60_000
+LOOK_SECONDS: Final = 2.0
+
+_MOST_OFFERS: Final = 2
+
+
+class Recovery:
+    def __init__(self, *, store: Store, bus: Bus, stops: Stops, changes: Changes, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._bus = bus
+        self._stops = stops
+        self._changes = changes
+        self._now_ms = now_ms
+
+    async def run(self) -> None:
+        """Look after everything until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except (SQLAlchemyError, OSError):
+                log.exception("recovery could not look at the database")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """One round; a second one changes nothing."""
+        for sid in await self._settle_unclaimed():
+            try:
+                taken = await self._bus.offer(sid)
+            except NoAnswer:
+                taken = False
+            log.warning("recording offered again", extra={"sid": sid, "taken": taken})
+        await self._stops.deliver_pending()
+
+    async def _settle_unclaimed(self) -> list[str]:
+        """End what nobody claimed in time; returns what is to be offered once more."""
+        now_ms = self._now_ms()
+        again, given_up = [], []
+        async with self._store.write() as session:
+            unclaimed = await session.scalars(
+                select(Recording)
+                .where(~Recording.finished, Recording.node.is_(None), Recording.created_ms <= now_ms - OFFER_AGAIN_MS)
+                .with_for_update(skip_locked=True)
+            )
+            for row in unclaimed:
+                if row.created_ms <= now_ms - GIVE_UP_MS:
+                    lifecycle.finish(row, outcome="failed", reason="crashed", uploading="unknown", now_ms=now_ms)
+                    given_up.append(row.sid)
+                elif row.offers < _MOST_OFFERS:
+                    row.offers += 1
+                    again.append(row.sid)
+        for sid in given_up:
+            log.error("recording failed: no node claimed it", extra={"sid": sid})
+            self._changes.tell(sid)
+        return again

@@ -1,0 +1,289 @@
+"""The calls of the public API without their HTTP: acquire, start, query, update, updateLayout, stop."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakValueDictionary
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+
+from api import lifecycle
+from api.bus import Bus, BusError, Command, NoAnswer
+from api.changes import Changes
+from api.errors import Fault, ServiceError
+from api.lifecycle import Status
+from api.resource import Resource, ResourceIdError, ResourceIds
+from api.stops import Stops
+from api.store import Store
+from api.tables import File, Recording, Slice
+from api.vault import Vault
+from recorder.protocol import Done, SetLayout, Subscribe
+from recorder.spec import Layout, Mode, RecordingSpec, Subscription
+
+log = logging.getLogger(__name__)
+
+START_WITHIN_MS: Final = 5 * 60_000  # of acquire
+_HOUR_MS: Final = 3_600_000
+_SID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated customer and one of its app ids."""
+
+    customer_id: str
+    app_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The recording that a call names. `channel` and `uid` are None where the call has no body."""
+
+    caller: Caller
+    resource_id: str
+    sid: str
+    mode: Mode
+    channel: str | None = None
+    uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A recording as its owner sees it at one moment."""
+
+    recording: Recording
+    files: Sequence[File]
+    slices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long callers are kept waiting."""
+
+    start_seconds: float = 3.0  # for the outcome of a start that another call made
+    stop_seconds: float = 20.0  # for the upload
+
+
+class Service:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        stops: Stops,
+        vault: Vault,
+        resources: ResourceIds,
+        changes: Changes,
+        now_ms: Callable[[], int],
+        patience: Patience | None = None,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._stops = stops
+        self._vault = vault
+        self._resources = resources
+        self._changes = changes
+        self._now_ms = now_ms
+        self._patience = patience or Patience()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def acquire(self, caller: Caller, *, channel: str, uid: str, scene: int, expires_hours: int, parameters: object) -> str:
+        """A resourceId for one start within five minutes. `parameters`: what the start must then be given, None: anything."""
+        resource = Resource(
+            customer_id=caller.customer_id,
+            app_id=caller.app_id,
+            channel=channel,
+            uid=uid,
+            scene=scene,
+            expires_hours=expires_hours,
+            parameter_digest=None if parameters is None else _digest(parameters),
+            issued_ms=self._now_ms(),
+        )
+        return self._resources.seal(resource)
+
+    async def start(self, caller: Caller, resource_id: str, spec: RecordingSpec, parameters: object) -> None:
+        """Have `spec` recorded. `parameters` are those it was made from."""
+        try:
+            resource, key = self._resources.open(resource_id)
+        except ResourceIdError as error:
+            raise ServiceError(Fault.UNREADABLE_RESOURCE) from error
+        if resource.customer_id != caller.customer_id:
+            raise ServiceError(Fault.UNREADABLE_RESOURCE)
+        if (resource.app_id, resource.channel, resource.uid) != (caller.app_id, spec.channel, str(spec.uid)):
+            raise ServiceError(Fault.WRONG_IDENTITY)
+        first = await self._started_with(key)
+        if first:
+            raise await self._repeated(first.sid)
+        if self._now_ms() - resource.issued_ms > START_WITHIN_MS:
+            raise ServiceError(Fault.RESOURCE_EXPIRED)
+        if resource.parameter_digest not in (None, _digest(parameters)):
+            raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: differs from the startParameter of acquire")
+        try:
+            async with self._store.write() as session:
+                session.add(self._new_row(spec, resource, key))
+        except IntegrityError as error:
+            first = await self._started_with(key)
+            raise (await self._repeated(first.sid) if first else ServiceError(Fault.TASK_CONFLICT)) from error
+        await self._offer(spec.sid)
+
+    async def query(self, target: Target) -> Snapshot:
+        return await self._snapshot(await self._find(target))
+
+    async def stop(self, target: Target, *, wait: bool) -> Snapshot:
+        """Stop the recording. `wait`: answer when everything that was recorded is stored."""
+        row = await self._find(target)
+        await self._stops.stop(row.sid)
+        if not wait:
+            return await self._snapshot(await self._get(row.sid) or row)
+        last = await self._changes.until(row.sid, lambda: self._get(row.sid), _is_over, self._patience.stop_seconds)
+        if last is None or not last.finished:
+            raise ServiceError(Fault.UPLOAD_PENDING)
+        snapshot = await self._snapshot(last)
+        if not snapshot.slices:
+            raise ServiceError(Fault.NO_DATA)
+        return snapshot
+
+    async def subscribe(self, target: Target, wanted: Subscription, problem: Callable[[bool, bool], str | None]) -> None:
+        """Replace whose media is recorded. `problem(audio, video)` says why it does not suit what is recorded."""
+        row = await self._find(target)
+        reason = problem(row.audio, row.video)
+        if reason:
+            raise ServiceError(Fault.INVALID_PARAMETER, reason)
+        await self._change(row.sid, Subscribe(sid=row.sid, subscription=wanted), {"subscription": wanted})
+
+    async def set_layout(self, target: Target, layout: Layout) -> None:
+        """Replace the whole layout."""
+        row = await self._find(target)
+        await self._change(row.sid, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
+
+    def _new_row(self, spec: RecordingSpec, resource: Resource, key: str) -> Recording:
+        assert spec.storage
+        now_ms = self._now_ms()
+        string_list = spec.mode == "mix" and not spec.mp4
+        return Recording(
+            sid=spec.sid,
+            app_id=spec.app_id,
+            channel=spec.channel,
+            uid=spec.uid,
+            mode=spec.mode,
+            resource_key=key,
+            created_ms=now_ms,
+            control_until_ms=now_ms + resource.expires_hours * _HOUR_MS,
+            listing="none" if spec.snapshots else "string" if string_list else "json",
+            prefix="".join(f"{part}/" for part in spec.storage.prefix),
+            audio=spec.audio,
+            video=spec.video,
+            sealed_spec=self._vault.seal(spec),
+        )
+
+    async def _offer(self, sid: str) -> None:
+        try:
+            taken = await self._bus.offer(sid)
+        except NoAnswer as error:
+            raise ServiceError(Fault.NOT_COMPLETED) from error
+        async with self._store.write() as session:
+            if not taken:
+                # The same resourceId may be started again, so nothing stays behind. Who claimed it meanwhile, keeps it.
+                gone = await session.execute(delete(Recording).where(Recording.sid == sid, Recording.epoch == 0).returning(Recording.sid))
+                taken = gone.first() is None
+            if taken:
+                row = await session.get(Recording, sid, with_for_update=True)
+                assert row
+                lifecycle.accept(row)
+        self._changes.tell(sid)
+        if not taken:
+            raise ServiceError(Fault.NO_CAPACITY)
+        log.info("recording started", extra={"sid": sid})
+
+    async def _repeated(self, sid: str) -> ServiceError:
+        """The answer to a start whose resourceId was used before; the first start may still be under way."""
+        row = await self._changes.until(
+            sid, lambda: self._get(sid), lambda row: row is None or row.status > Status.NOTHING, self._patience.start_seconds
+        )
+        if row is None:
+            return ServiceError(Fault.NO_CAPACITY)
+        if row.finished:
+            return ServiceError(Fault.RESOURCE_EXPIRED, "resourceId was used for a recording that has ended")
+        if row.status == Status.NOTHING:
+            return ServiceError(Fault.NOT_COMPLETED)
+        return ServiceError(Fault.ALREADY_STARTED, sid=row.sid)
+
+    async def _find(self, target: Target) -> Recording:
+        """The recording, when it is the caller's and can still be controlled; otherwise it looks like one that never was."""
+        try:
+            resource, key = self._resources.open(target.resource_id)
+        except ResourceIdError as error:
+            raise ServiceError(Fault.NO_SUCH_TASK) from error
+        row = await self._get(target.sid) if _SID.fullmatch(target.sid) else None
+        foreign = (resource.customer_id, resource.app_id) != (target.caller.customer_id, target.caller.app_id)
+        if foreign or row is None or row.resource_key != key:
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        if target.channel is not None and (target.channel, target.uid) != (resource.channel, resource.uid):
+            raise ServiceError(Fault.WRONG_IDENTITY)
+        if target.mode != row.mode:
+            raise ServiceError(Fault.INVALID_PARAMETER, f"mode: the recording was started in mode {row.mode}")
+        if row.finished or self._now_ms() >= row.control_until_ms:
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        return row
+
+    async def _change(self, sid: str, command: Command, changed: dict[str, object]) -> None:
+        """Tell the node, then keep the change for the worker that may have to take over. One change at a time."""
+        async with self._turns.setdefault(sid, asyncio.Lock()):
+            node = await self._keep(sid, changed, unless_claimed=True)
+            if node:
+                await self._command(node, command)
+                await self._keep(sid, changed)
+
+    async def _keep(self, sid: str, changed: dict[str, object], *, unless_claimed: bool = False) -> str | None:
+        """Store the change in the spec; what nobody has claimed yet is claimed with it. Returns the owner."""
+        async with self._store.write() as session:
+            row = await session.get(Recording, sid, with_for_update=True)
+            if row is None or row.status >= Status.STOPPING or row.sealed_spec is None:
+                raise ServiceError(Fault.NO_SUCH_TASK)
+            if not (row.node and unless_claimed):
+                spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
+                row.sealed_spec = self._vault.seal(spec.model_copy(update=changed))
+            return row.node
+
+    async def _command(self, node: str, command: Command) -> None:
+        try:
+            answer = await self._bus.command(node, command)
+        except BusError as error:
+            raise ServiceError(Fault.NOT_COMPLETED if isinstance(error, NoAnswer) else Fault.UNREACHABLE) from error
+        if isinstance(answer, Done):
+            return
+        log.warning("command refused", extra={"sid": command.sid, "node": node, "command": command.type, "reason": answer.reason})
+        raise ServiceError(Fault.INVALID_PARAMETER, answer.detail) if answer.reason == "bad_request" else ServiceError(Fault.NO_SUCH_TASK)
+
+    async def _get(self, sid: str) -> Recording | None:
+        async with self._store.read() as session:
+            return await session.get(Recording, sid)
+
+    async def _started_with(self, key: str) -> Recording | None:
+        async with self._store.read() as session:
+            return await session.scalar(select(Recording).where(Recording.resource_key == key))
+
+    async def _snapshot(self, row: Recording) -> Snapshot:
+        async with self._store.read() as session:
+            files = await session.scalars(select(File).where(File.sid == row.sid).order_by(File.start_ms, File.name))
+            slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
+            return Snapshot(recording=row, files=files.all(), slices=slices or 0)
+
+
+def _is_over(row: Recording | None) -> bool:
+    return row is None or row.finished
+
+
+def _digest(parameters: object) -> str:
+    """Equal for equal JSON, whatever the order of its keys."""
+    try:
+        text = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
+    except RecursionError as error:
+        raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: is nested too deeply") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,117 @@
+"""The tables of the control plane; valid on SQLite and PostgreSQL. Times are Unix milliseconds, `*_ns` are recording time."""
+
+from typing import ClassVar
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Table(DeclarativeBase):
+    type_annotation_map: ClassVar = {int: BigInteger, list[str]: JSON}
+
+
+class Customer(Table):
+    __tablename__ = "customers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    secret_digest: Mapped[bytes] = mapped_column(LargeBinary)
+    created_ms: Mapped[int]
+
+
+class App(Table):
+    __tablename__ = "apps"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    customer_id: Mapped[str] = mapped_column(ForeignKey("customers.id"), index=True)
+    created_ms: Mapped[int]
+
+
+class Recording(Table):
+    __tablename__ = "recordings"
+
+    sid: Mapped[str] = mapped_column(String(32), primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id"))
+    channel: Mapped[str] = mapped_column(String(64))
+    uid: Mapped[int]  # the recorder's own
+    mode: Mapped[str] = mapped_column(String(16))
+    resource_key: Mapped[str] = mapped_column(String(32), unique=True)  # one recording per resourceId
+    created_ms: Mapped[int]
+    control_until_ms: Mapped[int]  # afterwards nobody can query or stop it; it goes on
+
+    # What queries need to know of the spec when its secrets are gone.
+    listing: Mapped[str] = mapped_column(String(8))  # string, json, none
+    prefix: Mapped[str] = mapped_column(String(128))  # of object names, with its closing slash
+    audio: Mapped[bool]
+    video: Mapped[bool]
+    sealed_spec: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+    status: Mapped[int] = mapped_column(default=0)  # api.lifecycle.Status
+    live: Mapped[bool] = mapped_column(default=True)  # holds its channel and uid
+    finished: Mapped[bool] = mapped_column(default=False)  # nothing will change any more
+    node: Mapped[str | None] = mapped_column(String(255))
+    epoch: Mapped[int] = mapped_column(default=0)  # 0: not claimed yet
+    offers: Mapped[int] = mapped_column(default=1)
+    stop: Mapped[str | None] = mapped_column(String(8))  # None, sending, pending (not delivered), sent
+    workers_lost: Mapped[int] = mapped_column(default=0)
+    first_media_ms: Mapped[int | None]
+    finished_ms: Mapped[int | None]
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(32))
+    uploading: Mapped[str | None] = mapped_column(String(16))
+
+
+_LIVE, _UNFINISHED = text("live"), text("NOT finished")
+Index(
+    "one_live_task",
+    Recording.app_id,
+    Recording.channel,
+    Recording.uid,
+    unique=True,
+    sqlite_where=_LIVE,
+    postgresql_where=_LIVE,
+)
+Index("unfinished", Recording.node, sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED)
+
+
+class Slice(Table):
+    """A committed media file. The truth about what a recording consists of."""
+
+    __tablename__ = "slices"
+
+    sid: Mapped[str] = mapped_column(ForeignKey("recordings.sid"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    playlist: Mapped[str | None]
+    size: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    start_ms: Mapped[int]
+    start_ns: Mapped[int]
+    duration_ns: Mapped[int]
+    discontinuity: Mapped[bool]
+    tags: Mapped[list[str]]
+    stored: Mapped[str | None] = mapped_column(String(8))  # None, customer, backup
+
+
+class File(Table):
+    """A playlist or an MP4, as the customer's file list names it."""
+
+    __tablename__ = "files"
+
+    sid: Mapped[str] = mapped_column(ForeignKey("recordings.sid"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    track: Mapped[str] = mapped_column(String(16))
+    uid: Mapped[int]
+    mixed: Mapped[bool]
+    playable: Mapped[bool]
+    start_ms: Mapped[int]
+
+
+class SeenEvent(Table):
+    """The inbox: what was applied already. Emptied when its recording is finished."""
+
+    __tablename__ = "events"
+
+    sid: Mapped[str] = mapped_column(ForeignKey("recordings.sid"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)

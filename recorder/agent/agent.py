@@ -1,0 +1,209 @@
+"""One node: takes offers, listens for its workers, and takes up after a restart what its former life was working on."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import Final
+
+from pydantic import ValidationError
+
+from recorder.agent.bus import LocalBus
+from recorder.agent.process import Launcher
+from recorder.agent.recording import Node, Recording
+from recorder.agent.supervisor import Timing
+from recorder.peer import LINE_LIMIT_BYTES, Peer
+from recorder.protocol import AgentHello, Done, Message, Offer, Refused, Report, SetLayout, Stop, Subscribe, WorkerHello
+from recorder.settings import Settings
+from storage.errors import SpoolError
+from storage.spool import Spool
+
+log = logging.getLogger(__name__)
+
+# A recording of an hour in HD with a dead bucket.
+MIN_FREE_BYTES: Final = 1 << 30
+
+
+class Agent:
+    """`run()` works until `drain()` is called and everything has ended, or the time for that is over."""
+
+    def __init__(self, settings: Settings, *, launcher: Launcher | None = None, timing: Timing | None = None) -> None:
+        self._settings = settings
+        self._timing = timing or Timing(lease=settings.recording.lease_seconds)
+        self._spool = Spool(settings.spool_dir)
+        self._bus = LocalBus(settings.control_socket, self._hello, self._handle)
+        self._node = Node(settings, self._bus, launcher or Launcher(), self._timing)
+        self._recordings: dict[str, Recording] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._draining = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._group: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        """
+        Raises:
+            SpoolError: another agent uses the spool.
+        """
+        self._spool.lock()
+        try:
+            self._node.launcher.warm()
+            async with asyncio.TaskGroup() as group, self._workers(group):
+                self._group = group
+                self._take_up()
+                bus = group.create_task(self._bus.run())
+                await self._draining.wait()
+                await self._drain()
+                for task in (bus, *self._tasks.values()):
+                    task.cancel()
+        finally:
+            self._spool.unlock()
+
+    def drain(self) -> None:
+        """Take no more recordings, have the workers end theirs, finish uploads, end."""
+        self._draining.set()
+
+    # ---- recordings ----------------------------------------------------------------------------------------------
+
+    def _take_up(self) -> None:
+        """Go on with what the spool holds."""
+        for sid in self._spool.recordings():
+            try:
+                recording = Recording(sid, self._node, self._spool.recording(sid))
+            except (ValueError, KeyError, SpoolError):  # another version's journal, or a broken disk
+                log.exception("a recording in the spool cannot be read, it is left alone", extra={"sid": sid})
+                continue
+            if recording.settled:
+                log.warning("the spool holds files of an ended recording that could not be stored", extra={"sid": sid})
+            elif recording.claimed_before:
+                self._start(recording)
+            else:  # the crash came before the claim was answered
+                self._spool.recording(sid).destroy()
+
+    def _start(self, recording: Recording) -> None:
+        self._recordings[recording.sid] = recording
+        self._empty.clear()
+        self._tasks[recording.sid] = self._group.create_task(self._run(recording))
+
+    async def _run(self, recording: Recording) -> None:
+        try:
+            await recording.run()
+        finally:
+            del self._recordings[recording.sid], self._tasks[recording.sid]
+            if not self._recordings:
+                self._empty.set()
+
+    async def _drain(self) -> None:
+        log.info("draining", extra={"recordings": len(self._recordings)})
+        for recording in self._recordings.values():
+            recording.stop("shutdown")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.drain):
+                while self._recordings:
+                    await self._empty.wait()
+        if self._recordings:
+            log.warning("not everything is uploaded, the next start goes on", extra={"recordings": len(self._recordings)})
+
+    def _offered(self, sid: str) -> Message:
+        if sid in self._recordings:
+            return Done()
+        full = self._full()
+        if full:
+            return Refused(reason="no_capacity", detail=full)
+        try:
+            spool = self._spool.recording(sid)
+        except ValueError:
+            return Refused(reason="bad_request")
+        except OSError as error:
+            log.error("the spool fails", extra={"error": str(error)})  # noqa: TRY400  # the text says it all
+            return Refused(reason="no_capacity", detail="the spool fails")
+        self._start(Recording(sid, self._node, spool))
+        return Done()
+
+    def _full(self) -> str | None:
+        """Why no recording can be taken; None when one can."""
+        if self._draining.is_set():
+            return "the node is draining"
+        if sum(not recording.over for recording in self._recordings.values()) >= self._settings.agent.max_recordings:
+            return "the node is full"
+        if self._spool.free_bytes() < MIN_FREE_BYTES:
+            return "the disk of the spool is full"
+        return None
+
+    # ---- the control plane ---------------------------------------------------------------------------------------
+
+    def _hello(self) -> AgentHello:
+        return AgentHello(node=self._settings.agent.node, live=tuple(self._recordings))
+
+    async def _handle(self, message: Message) -> Message:
+        match message:
+            case Offer(sid=sid):
+                return self._offered(sid)
+            case Stop(sid=sid) | Subscribe(sid=sid) | SetLayout(sid=sid):
+                recording = self._recordings.get(sid)
+                return await recording.command(message) if recording else Refused(reason="not_yours")
+            case _:
+                return Refused(reason="bad_request", detail=f"{message.type} is not expected here")
+
+    # ---- workers -------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _workers(self, group: asyncio.TaskGroup) -> AsyncIterator[None]:
+        """Listen for workers during the block; in the end their connections are closed."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = group.create_task(self._serve_worker(reader, writer))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_unix_server(accept, self._settings.agent_socket, limit=LINE_LIMIT_BYTES)
+        self._settings.agent_socket.chmod(0o600)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in tasks:
+                task.cancel()
+
+    async def _serve_worker(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: hello first, then reports."""
+        recording: Recording | None = None
+
+        async def handle(message: Message) -> Message:
+            nonlocal recording
+            match message:
+                case WorkerHello() if recording is None:
+                    found = self._recordings.get(message.sid)
+                    if found is None:
+                        return Refused(reason="unknown")
+                    if _peer_pid(writer) not in (None, message.pid):
+                        return Refused(reason="bad_request", detail="another process's pid")
+                    answer = found.worker_hello(message, peer)
+                    if isinstance(answer, Done):
+                        recording = found
+                    return answer
+                case Report() if recording:
+                    return await recording.report(message)
+                case _:
+                    return Refused(reason="bad_request", detail=f"{message.type} is not expected here")
+
+        peer = Peer(reader, writer, handle)
+        try:
+            await peer.run()
+        except* (ValidationError, ValueError) as errors:
+            log.error("a worker sent what is no message", extra={"errors": len(errors.exceptions)})  # noqa: TRY400  # they quote it
+        finally:
+            if recording:
+                recording.worker_gone(peer)
+
+
+def _peer_pid(writer: asyncio.StreamWriter) -> int | None:
+    """The process at the other end, by the kernel's word; None where it does not say."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    connection: socket.socket = writer.get_extra_info("socket")
+    pid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))[0]
+    return pid

@@ -1,0 +1,381 @@
+"""One recording on this node, from its claim to its last byte in the bucket: workers one after the other, uploads, events."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from recorder import log as logs
+from recorder import metrics
+from recorder.agent.bus import Bus
+from recorder.agent.events import EventLog, restore
+from recorder.agent.process import Launcher, WorkerProcess
+from recorder.agent.supervisor import COMMAND_SECONDS, Supervisor, Timing
+from recorder.agent.uploads import Uploads
+from recorder.peer import Peer, PeerLost
+from recorder.protocol import (
+    Claim,
+    Claimed,
+    Done,
+    Ended,
+    EventBody,
+    FileOpened,
+    Finished,
+    Message,
+    PhaseChanged,
+    Reason,
+    Refused,
+    Report,
+    SetLayout,
+    Slice,
+    SliceCommitted,
+    Stop,
+    Subscribe,
+    Warned,
+    WorkerHello,
+    WorkerLost,
+)
+from recorder.settings import Settings
+from recorder.spec import RecordingSpec
+from recorder.worker.launch import Launch
+from storage.errors import PermanentStorageError, SpoolError
+from storage.journal import Record
+from storage.spool import RecordingSpool
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS: Final = 5.0
+LONGEST_PAUSE_SECONDS: Final = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the recordings of one node share."""
+
+    settings: Settings
+    bus: Bus
+    launcher: Launcher
+    timing: Timing
+
+
+class Abandoned(Exception):
+    """The control plane says that this recording is not ours, or no more."""
+
+
+class Recording:
+    """`run()` is its whole life; commands and the worker's messages come in meanwhile."""
+
+    def __init__(self, sid: str, node: Node, spool: RecordingSpool) -> None:
+        self.sid = sid
+        self._node = node
+        self._spool = spool
+        history = restore(spool.uploads.read().records)
+        self._resumed = history.epoch is not None
+        self._worker = history.worker
+        self._restarts = history.restarts
+        self._files = history.files
+        self._slices = {known.name for known in history.slices}
+        self._ended = next((body for body in history.bodies if isinstance(body, Ended)), None)
+        self._finished = next((body for body in history.bodies if isinstance(body, Finished)), None)
+        self._events = EventLog(sid, spool.uploads, history)
+        self._uploads = Uploads(spool, self._events.emit, slices=history.slices, stored=history.stored)
+        self._supervisor = Supervisor(sid, node.timing)
+        self._spec: RecordingSpec | None = None
+        self._claimed = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._attending = False
+        self._read = 0  # records of the worker's journal seen so far
+
+    @property
+    def claimed_before(self) -> bool:
+        """A former life of this agent worked on it."""
+        return self._resumed
+
+    @property
+    def settled(self) -> bool:
+        """A former life has seen it to its end and told so; what is left in the spool could not be stored."""
+        return self._finished is not None and self._events.all_delivered
+
+    @property
+    def over(self) -> bool:
+        """Nothing is recorded any more; uploads may still go on."""
+        return self._ended is not None
+
+    def stop(self, reason: Reason) -> None:
+        self._supervisor.stop(reason)
+
+    async def run(self) -> None:
+        """Record and upload; returns when the control plane knows how it ended, or says that the recording is not ours."""
+        logs.current_sid.set(self.sid)
+        keep = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                background = [group.create_task(self._events.run(self._node.bus.deliver)), group.create_task(self._fail())]
+                if self._resumed:
+                    background.append(group.create_task(self._claim_again()))
+                else:
+                    await self._claim()
+                background.append(group.create_task(self._upload()))
+                await self._finish(self._ended or await self._record())
+                for task in background:
+                    task.cancel()
+            keep = not self._uploads.complete
+        except* Abandoned as errors:
+            log.error("recording abandoned", extra={"reason": str(errors.exceptions[0])})  # noqa: TRY400  # not a fault of ours
+            keep = not self._uploads.complete
+        except* Exception as errors:
+            log.exception("recording failed")
+            await self._last_words("spool_full" if errors.subgroup((SpoolError, OSError)) else "crashed")
+        self._tidy(keep)
+
+    def _tidy(self, keep: bool) -> None:
+        if keep:
+            log.error("files that are not stored stay in the spool")
+        try:
+            self._spool.close() if keep else self._spool.destroy()
+        except OSError:
+            log.exception("the spool's folder cannot be removed")
+
+    # ---- the claim -----------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        claim = Claim(sid=self.sid, node=self._node.settings.agent.node)
+        answer = await self._events.claim(lambda: self._node.bus.claim(claim))
+        self._take(answer)
+
+    async def _claim_again(self) -> None:
+        """After the agent's own restart: the same epoch, to get the secrets back."""
+        claim = Claim(sid=self.sid, node=self._node.settings.agent.node, resume=self._events.epoch)
+        self._take(await self._node.bus.claim(claim))
+
+    def _take(self, answer: Claimed | Refused) -> None:
+        if isinstance(answer, Refused):
+            raise Abandoned(answer.reason)
+        spec = RecordingSpec.model_validate(answer.spec)
+        if self._spec:  # what the customer changed since
+            spec = spec.model_copy(update={"subscription": self._spec.subscription, "layout": self._spec.layout})
+        else:
+            self._uploads.start(spec, self._node.settings)
+        self._spec = spec
+        self._claimed.set()
+
+    # ---- uploads and the end -------------------------------------------------------------------------------------
+
+    async def _upload(self) -> None:
+        await self._claimed.wait()
+        refused = await self._uploads.run()
+        log.error("the customer's storage refuses us", extra={"error": str(refused)})
+        self._supervisor.stop("storage")
+
+    async def _finish(self, ended: Ended) -> None:
+        """Upload the rest and say so. The spool is kept when not everything is stored."""
+        if self._ended is None:
+            self._ended = ended
+            await self._events.emit(ended)
+        if self._finished is None:
+            await self._claimed.wait()
+            self._finished = self._how_it_ended(ended, await self._uploads.finish())
+            log.info("recording finished", extra={"outcome": self._finished.outcome, "reason": self._finished.reason})
+            await self._events.emit(self._finished)
+        await self._events.flushed()
+
+    def _how_it_ended(self, ended: Ended, refused: PermanentStorageError | None) -> Finished:
+        if refused:
+            return Finished(outcome="failed", reason="storage", uploading="unknown", detail=str(refused))
+        if self._uploads.empty:
+            # Why there is nothing matters more than that there is nothing.
+            reason: Reason = ended.reason if ended.outcome == "failed" else "nothing_recorded"
+            return Finished(outcome=ended.outcome, reason=reason, uploading="unknown", detail=ended.detail)
+        if self._uploads.lost:
+            detail = f"{self._uploads.lost} files were lost before they were uploaded"
+            return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", detail=detail)
+        return Finished(outcome=ended.outcome, reason=ended.reason, uploading="uploaded", detail=ended.detail)
+
+    async def _fail(self) -> None:
+        """Carries a failure that a message of the worker met into the group of tasks."""
+        await self._failure
+
+    async def _last_words(self, reason: Reason) -> None:
+        """Tell the end although nothing can be written any more; files already on disk stay there."""
+        if self._events.epoch is None:
+            return
+        await self._events.emit_unsaved(Finished(outcome="failed", reason=reason, uploading="unknown"))
+        with contextlib.suppress(TimeoutError, ExceptionGroup):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                async with asyncio.TaskGroup() as group:
+                    delivering = group.create_task(self._events.run(self._node.bus.deliver))
+                    await self._events.flushed()
+                    delivering.cancel()
+
+    # ---- workers -------------------------------------------------------------------------------------------------
+
+    async def _record(self) -> Ended:
+        """One worker after the other, until one ends by itself, is told to, or too many have died."""
+        process = await self._adopt() if self._resumed else await self._spawn()
+        seconds = self._node.timing.lease if self._resumed else self._node.timing.hello
+        while True:
+            how = "it is not there"
+            if process:
+                self._attending = True
+                how = await self._supervisor.attend(process, seconds)
+                self._attending = False
+            await self._recover()
+            ended = self._ended or await self._go_on(how)
+            if ended:
+                return ended
+            process = await self._spawn()
+            seconds = self._node.timing.hello
+
+    async def _go_on(self, how: str) -> Ended | None:
+        """A worker is gone without an end: None when another one shall continue, else how the recording ends."""
+        ended = self._stopped(how)
+        if ended:
+            return ended
+        self._restarts += 1
+        metrics.WORKERS_LOST.inc()
+        log.error("worker lost", extra={"how": how, "restarts": self._restarts})
+        await self._events.emit(WorkerLost(detail=how))
+        if self._restarts > self._node.settings.recording.max_restarts:
+            return Ended(outcome="failed" if self._uploads.empty else "interrupted", reason="crashed", detail=how)
+        # The first one is replaced at once; one that dies at each start must not keep the node busy.
+        pause = 0.0 if self._restarts == 1 else min(LONGEST_PAUSE_SECONDS, 2.0 ** (self._restarts - 2))
+        await self._supervisor.stopped_within(pause)
+        await self._claimed.wait()
+        try:
+            if not self._supervisor.stopping:
+                await self._claim()
+        except Abandoned as refused:
+            return Ended(outcome="interrupted", reason="stopped", detail=f"not started again: {refused}")
+        return self._stopped(how)
+
+    def _stopped(self, how: str) -> Ended | None:
+        reason = self._supervisor.stopping
+        return Ended(outcome="interrupted", reason=reason, detail=f"worker: {how}") if reason else None
+
+    async def _spawn(self) -> WorkerProcess | None:
+        if self._supervisor.stopping:
+            return None
+        assert self._spec
+        assert self._events.epoch is not None
+        launch = Launch(
+            spec_json=self._spec.for_worker().with_secrets(),
+            settings=self._node.settings,
+            epoch=self._events.epoch,
+            folder=self._spool.folder.absolute(),
+        )
+        try:
+            process = await self._node.launcher.start(launch)
+        except (OSError, EOFError):
+            log.exception("a worker could not be started")
+            return None
+        log.info("worker started", extra={"pid": process.pid, "epoch": launch.epoch})
+        await self._events.note_worker(process.pid, process.identity)
+        return process
+
+    async def _adopt(self) -> WorkerProcess | None:
+        """The worker of a former life. It has its lease to find us; one whose pid was never noted must do so first."""
+        if self._worker:
+            return WorkerProcess.find(*self._worker)
+        if await self._supervisor.link.attached(self._node.timing.lease) and self._supervisor.link.pid:
+            return WorkerProcess.find(self._supervisor.link.pid)
+        return None
+
+    async def _recover(self) -> None:
+        """Take from the worker's journal what it had no time to report."""
+        records = await asyncio.to_thread(self._spool.records)
+        for body in _bodies(records[self._read :]):
+            await self._take_report(body, None)
+        self._read = len(records)
+
+    # ---- messages ------------------------------------------------------------------------------------------------
+
+    def worker_hello(self, hello: WorkerHello, peer: Peer) -> Message:
+        """A worker has connected."""
+        if hello.epoch != self._events.epoch or self.over:
+            log.warning("a worker of another epoch is turned away", extra={"epoch": hello.epoch, "pid": hello.pid})
+            return Refused(reason="stale")
+        self._supervisor.link.attach(peer, hello.pid)
+        return Done()
+
+    def worker_gone(self, peer: Peer) -> None:
+        """Its connection has ended."""
+        self._supervisor.link.detach(peer)
+
+    async def report(self, report: Report) -> Message:
+        """Something happened in the worker; answered when it is durable."""
+        try:
+            await self._take_report(report.body, report.at_ms)
+        except SpoolError as error:
+            if not self._failure.done():
+                self._failure.set_exception(error)
+            return Refused(reason="exiting")
+        return Done()
+
+    async def _take_report(self, body: EventBody, at_ms: int | None) -> None:
+        """Pass on what is new; a worker repeats itself after a reconnect, and its journal repeats it again."""
+        match body:
+            case SliceCommitted(slice=committed):
+                if committed.name in self._slices:
+                    return
+                self._slices.add(committed.name)
+                await self._events.emit(body, at_ms)
+                self._uploads.add(committed)
+                return
+            case FileOpened(file=file):
+                if file.name in self._files:
+                    return
+                self._files.add(file.name)
+            case Ended(reason=reason):
+                asked = self._supervisor.stopping
+                if self._ended is not None or (reason == "shutdown" and not asked):
+                    return  # the worker was ended, or left alone for too long: that is not the end of the recording
+                if reason == "shutdown" and asked:  # SIGTERM is a rung of the ladder
+                    body = body.model_copy(update={"reason": asked})
+                self._ended = body
+            case PhaseChanged() | Warned():
+                pass
+            case _:
+                log.warning("a worker reports what is not its business", extra={"type": body.type})
+                return
+        await self._events.emit(body, at_ms)
+        if isinstance(body, Ended):
+            self._supervisor.worker_is_over()
+
+    async def command(self, message: Stop | Subscribe | SetLayout) -> Message:
+        """A command of the customer's. What changes the recording also holds for the workers to come."""
+        if self.over or self._supervisor.stopping:
+            return Refused(reason="exiting")
+        if isinstance(message, Stop):
+            self._supervisor.stop(message.reason)
+            return Done()
+        if self._attending:
+            try:
+                answer = await self._supervisor.link.request(message, COMMAND_SECONDS)
+            except (PeerLost, TimeoutError):
+                log.warning("a command does not reach the worker, the next one will have it", extra={"type": message.type})
+            else:
+                if isinstance(answer, Refused):
+                    return answer
+        if self._spec:
+            changed = {"subscription": message.subscription} if isinstance(message, Subscribe) else {"layout": message.layout}
+            self._spec = self._spec.model_copy(update=changed)
+        return Done()
+
+
+def _bodies(records: Iterable[Record]) -> Iterable[EventBody]:
+    """The worker's journal as the reports it stands for."""
+    for record in records:
+        try:
+            match record.get("type"):
+                case "slice":
+                    yield SliceCommitted(slice=Slice.model_validate(record))
+                case "file":
+                    yield FileOpened.model_validate(record)
+                case "ended":
+                    yield Ended.model_validate(record)
+        except ValidationError:
+            log.exception("a record of the worker's journal makes no sense")

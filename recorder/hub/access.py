@@ -1,0 +1,88 @@
+"""Who may use a channel of the hub."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from recorder.access_token import TokenError, TokenMismatch, verify
+from recorder.settings import Hub
+
+# The 89 characters of a channel name.
+_CHANNEL: Final = re.compile(r"[a-zA-Z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,]{1,64}")
+_APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UID_LIMIT: Final = 2**32
+
+
+class Refused(Exception):
+    """A request the hub does not serve; the message is for the client and holds no secret."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What an HTTP request tells of its sender."""
+
+    host: str
+    origin: str | None
+    authorization: str | None
+
+
+def check_names(app_id: str, channel: str) -> None:
+    """Raises Refused when one of them can't be a name."""
+    if not _APP_ID.fullmatch(app_id):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the app id is not valid")
+    if not _CHANNEL.fullmatch(channel):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the channel name is not valid")
+
+
+def read_uid(text: str) -> int:
+    """Raises Refused when it is no uid of 1 … 2^32 - 1."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 10 or not 0 < int(text) < _UID_LIMIT:
+        raise Refused(HTTPStatus.BAD_REQUEST, "the uid is not a number of 1 to 4294967295")
+    return int(text)
+
+
+def admit(settings: Hub, caller: Caller, *, app_id: str, channel: str, uid: int | None, now: float) -> float | None:
+    """Let the caller into the channel as `uid` (None: as whom its token names); returns until when, in Unix seconds.
+
+    Raises:
+        Refused: it may not come in.
+    """
+    certificate = settings.certificates.get(app_id)
+    if certificate is None:
+        _admit_to_open_channel(settings, caller)
+        return None
+    scheme, _, token = (caller.authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Refused(HTTPStatus.UNAUTHORIZED, "this app needs an access token")
+    try:
+        verified = verify(token.strip(), app_id=app_id, certificate=certificate.get_secret_value(), channel=channel, uid=uid, now=now)
+    except TokenMismatch as error:
+        raise Refused(HTTPStatus.FORBIDDEN, str(error)) from None
+    except TokenError as error:
+        raise Refused(HTTPStatus.UNAUTHORIZED, str(error)) from None
+    return float(verified.expires_at)
+
+
+def _admit_to_open_channel(settings: Hub, caller: Caller) -> None:
+    if settings.allow_open_channels:
+        return
+    if not _is_loopback(caller.host):
+        raise Refused(HTTPStatus.FORBIDDEN, "this app has no certificate: only callers from this machine are let in")
+    # A page of some web site in a browser on this machine comes from loopback too.
+    if caller.origin is not None and not _is_loopback(urlsplit(caller.origin).hostname or ""):
+        raise Refused(HTTPStatus.FORBIDDEN, "this app has no certificate: only pages of this machine are let in")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

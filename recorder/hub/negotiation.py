@@ -1,0 +1,210 @@
+"""Offers of publishers and subscribers, and the hub's answers to them. Offers are hostile until aiortc has taken them."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiortc import (
+    InvalidAccessError,
+    InvalidStateError,
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceCandidate,
+    RTCPeerConnection,
+    RTCRtpCodecCapability,
+    RTCRtpHeaderExtensionParameters,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+)
+from aiortc.codecs import HEADER_EXTENSIONS
+from aiortc.exceptions import InternalError, OperationError
+from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
+
+from recorder.frames import Kind
+from recorder.hub.source import ORIENTATION
+
+CANDIDATES_LIMIT = 20
+_MEDIA_LIMIT = 8  # m-lines
+_ORIENTATION_ID = 4  # in our own offers; free in aiortc's numbering
+
+# What aiortc raises for broken descriptions, besides its own errors.
+_BROKEN = (ValueError, AssertionError, AttributeError, LookupError, TypeError, StopIteration, RecursionError)
+_REFUSED = (InvalidStateError, InvalidAccessError, InternalError)
+
+
+class OfferMalformed(Exception):  # read as a sentence, like the other errors of this project
+    """Not a session description, or not one of WebRTC media."""
+
+
+class OfferUnacceptable(Exception):
+    """A good offer, but without anything both sides can do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One m-line of an offer."""
+
+    kind: Kind
+    direction: str
+    codecs: tuple[str, ...]  # lower case, in the offer's order
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    sdp: str  # with the candidates that may be tried
+    lines: tuple[Line, ...]
+    ufrag: str
+    candidates: int
+
+
+def offer_video_orientation() -> None:
+    """Let aiortc negotiate the rotation of pictures, which it does not know by itself; process-wide, harmless when repeated."""
+    if not any(extension.uri == ORIENTATION for extension in HEADER_EXTENSIONS["video"]):
+        HEADER_EXTENSIONS["video"].append(RTCRtpHeaderExtensionParameters(id=_ORIENTATION_ID, uri=ORIENTATION))
+
+
+def read_offer(text: str, *, allow_loopback: bool) -> Offer:
+    """Parse an offer; candidates that must not be tried are taken out.
+
+    Raises:
+        OfferMalformed: it can't be read.
+        OfferUnacceptable: more than audio and video, or too much of it.
+    """
+    kept, candidates = [], 0
+    for line in text.splitlines():
+        if line.startswith("a=candidate:"):
+            if candidates == CANDIDATES_LIMIT or not may_try(line[len("a=candidate:") :], allow_loopback=allow_loopback):
+                continue
+            candidates += 1
+        if line.strip() != "a=end-of-candidates":  # peer-reflexive ones may still come; the connection has a time limit anyway
+            kept.append(line)
+    sdp = "\r\n".join(kept) + "\r\n"
+    try:
+        description = SessionDescription.parse(sdp)
+        lines = tuple(_line(media) for media in description.media)
+        ufrag = description.media[0].ice.usernameFragment if description.media and description.media[0].ice else None
+    except _BROKEN as error:
+        raise OfferMalformed("the body is no WebRTC offer") from error
+    if not lines or not ufrag:
+        raise OfferMalformed("the offer has no media or no ICE credentials")
+    if len(lines) > _MEDIA_LIMIT:
+        raise OfferUnacceptable("the offer has too many m-lines")
+    return Offer(sdp, lines, ufrag, candidates)
+
+
+def may_try(candidate: str, *, allow_loopback: bool) -> bool:
+    """Whether checks may be sent to this candidate: the hub is no scanner of its host, and resolves no names for a peer."""
+    fields = candidate.split()
+    try:
+        address = ipaddress.ip_address(fields[4])
+    except (IndexError, ValueError):
+        return False
+    if address.is_loopback:
+        return allow_loopback
+    return not (address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved)
+
+
+def read_candidates(fragment: str, *, ufrag: str, allow_loopback: bool) -> list[RTCIceCandidate]:
+    """The candidates of a trickle-ice-sdpfrag (RFC 8840).
+
+    Raises:
+        OfferMalformed: it can't be read.
+        OfferUnacceptable: it restarts ICE.
+    """
+    found = []
+    for line in fragment.splitlines():
+        name, _, value = line.strip().partition(":")
+        if name == "a=ice-ufrag" and value != ufrag:
+            raise OfferUnacceptable("ICE restarts are not supported: open a new session")
+        if name == "a=candidate" and may_try(value, allow_loopback=allow_loopback):
+            try:
+                candidate = candidate_from_sdp(value)
+            except _BROKEN as error:
+                raise OfferMalformed("a candidate can't be read") from error
+            candidate.sdpMLineIndex = 0  # everything is bundled with the first m-line
+            found.append(candidate)
+    return found
+
+
+def for_publisher(offer: Offer) -> RTCPeerConnection:
+    """A connection that will receive the first audio and the first video of the offer, each in the offer's first usable codec.
+
+    Raises:
+        OfferUnacceptable: nothing of it can be received.
+    """
+    connection = _connection()
+    taken: set[Kind] = set()
+    for line in offer.lines:
+        codec = next((name for name in line.codecs if name in _usable(line.kind)), None)
+        if line.kind in taken or line.direction not in ("sendonly", "sendrecv") or codec is None:
+            connection.addTransceiver(line.kind, "inactive")
+            continue
+        taken.add(line.kind)
+        _prefer(connection, line.kind, "recvonly", (codec, "rtx"))
+    if not taken:
+        raise OfferUnacceptable("the offer sends nothing in a codec known here")
+    return connection
+
+
+def for_subscriber(offer: Offer, published: Mapping[Kind, str]) -> RTCPeerConnection:
+    """A connection that will send what is published (kind → codec) and offered to be received, and nothing else.
+
+    Raises:
+        OfferUnacceptable: nothing published can be received.
+    """
+    connection = _connection()
+    taken: set[Kind] = set()
+    for line in offer.lines:
+        codec = published.get(line.kind)
+        if line.kind in taken or line.direction not in ("recvonly", "sendrecv") or codec is None or codec not in line.codecs:
+            connection.addTransceiver(line.kind, "inactive")
+            continue
+        taken.add(line.kind)
+        # Repeated packets go out as they were: no rtx, which costs an SSRC and brings nothing here.
+        _prefer(connection, line.kind, "sendonly", (codec,))
+    if not taken:
+        raise OfferUnacceptable("the participant publishes nothing that the offer can receive")
+    return connection
+
+
+async def answer(connection: RTCPeerConnection, offer: Offer) -> str:
+    """Apply the offer and return the answer, with all candidates of the hub.
+
+    Raises:
+        OfferMalformed: aiortc can't read it.
+        OfferUnacceptable: there is no codec in common.
+    """
+    try:
+        await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+        await connection.setLocalDescription(await connection.createAnswer())
+    except OperationError as error:
+        raise OfferUnacceptable("no codec in common") from error
+    except (*_BROKEN, *_REFUSED) as error:
+        raise OfferMalformed("the body is no WebRTC offer") from error
+    return connection.localDescription.sdp
+
+
+def _connection() -> RTCPeerConnection:
+    # Without max-bundle the second m-line of a kind never gets a packet in aiortc.
+    return RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+
+
+def _prefer(connection: RTCPeerConnection, kind: Kind, direction: str, names: tuple[str, ...]) -> None:
+    codecs = [codec for codec in _codecs(kind) if codec.name.lower() in names]
+    connection.addTransceiver(kind, direction).setCodecPreferences(codecs)
+
+
+def _usable(kind: Kind) -> set[str]:
+    return {codec.name.lower() for codec in _codecs(kind)} - {"rtx"}
+
+
+def _codecs(kind: Kind) -> list[RTCRtpCodecCapability]:
+    capabilities = RTCRtpReceiver.getCapabilities(kind)
+    return capabilities.codecs if capabilities else []
+
+
+def _line(media: MediaDescription) -> Line:
+    if media.kind not in ("audio", "video"):
+        raise OfferUnacceptable("only audio and video are taken")
+    kind: Kind = "audio" if media.kind == "audio" else "video"
+    return Line(kind, media.direction or "sendrecv", tuple(codec.name.lower() for codec in media.rtp.codecs))

@@ -1,0 +1,50 @@
+"""Runs the hub's HTTP server until it is asked to end."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+
+from recorder.hub.app import create_app
+from recorder.hub.negotiation import offer_video_orientation
+from recorder.rtp.tap import use_addresses
+from recorder.settings import Hub
+
+_PING_SECONDS: Final = 10.0  # a recorder whose machine vanished leaves the roster within twice that
+_END_SECONDS: Final = 3
+_MESSAGE_LIMIT_BYTES: Final = 4096
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the command; uvicorn would raise them again after a clean end."""
+        yield
+
+
+async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket | None = None) -> None:
+    """Serve on the configured address, or on an already bound `listener`, until `stop` is set."""
+    use_addresses(settings.addresses)
+    offer_video_orientation()
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,  # the URL of a session is the right to end it
+        server_header=False,
+        ws_max_size=_MESSAGE_LIMIT_BYTES,
+        ws_ping_interval=_PING_SECONDS,
+        ws_ping_timeout=_PING_SECONDS,
+        timeout_graceful_shutdown=_END_SECONDS,
+    )
+    server = _Server(config)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve([listener] if listener else None))
+        stopping = group.create_task(stop.wait())
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        stopping.cancel()

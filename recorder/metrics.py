@@ -1,0 +1,28 @@
+"""Every metric of the service, declared in one place: prefix `recorder_`, base units, labels from closed sets, never ids.
+
+Each process counts what it does; the probe listener serves `exposition()`.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+
+REQUESTS = Counter("recorder_requests", "HTTP calls answered", ("call", "status"), registry=REGISTRY)
+RECORDINGS_STARTED = Counter("recorder_recordings_started", "Recordings accepted", ("mode",), registry=REGISTRY)
+RECORDINGS_ENDED = Counter("recorder_recordings_ended", "Recordings that ended, by how", ("outcome", "reason"), registry=REGISTRY)
+RECORDINGS_LIVE = Gauge("recorder_recordings_live", "Recordings that are running", registry=REGISTRY)
+WORKERS_LOST = Counter("recorder_workers_lost", "Workers that died before their recording ended", registry=REGISTRY)
+SLICES_COMMITTED = Counter("recorder_slices_committed", "Media files closed and safe in the spool", registry=REGISTRY)
+SLICES_STORED = Counter("recorder_slices_stored", "Media files verified in a store", ("store",), registry=REGISTRY)  # customer, backup
+UPLOAD_SECONDS = Histogram(
+    "recorder_upload_seconds",
+    "From a closed media file to its verified upload",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+UPLOAD_RETRIES = Counter("recorder_upload_retries", "Uploads tried again after a transient error", registry=REGISTRY)
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,1 @@
+"""Things beside the service: publishers with measurable content, and measuring of recordings."""

@@ -1,0 +1,157 @@
+"""A participant that publishes generated media into a channel by WHIP (RFC 9725), over an ordinary aiortc connection."""
+
+import asyncio
+import contextlib
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpx
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from pydantic import SecretStr
+
+from recorder.rtp.tap import on_keyframe_request
+from recorder.tools.content import Style
+from recorder.tools.publish_media import Library, VideoCodec
+from recorder.tools.publish_tracks import AudioTrack, LiveVideo, LoopedVideo, MediaClock, VideoSource, VideoTrack
+
+CONNECT_SECONDS = 15.0
+_NOBODY = 0  # whose content is shown when all publishers share one encode
+
+
+class PublishError(ConnectionError):
+    """The channel did not take the publisher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is published, where, and as whom."""
+
+    hub: str  # URL
+    app_id: str
+    channel: str
+    uid: int
+    token: SecretStr | None = None
+    video: VideoCodec | None = "h264"
+    audio: bool = True
+    width: int = 640
+    height: int = 360
+    fps: int = 30
+    bitrate_kbps: int = 600
+    live: bool = False  # encode while publishing instead of playing a loop
+    own_content: bool = True  # False: one encode for all, without colour, number and tone of its own
+
+    @property
+    def style(self) -> Style:
+        return Style(self.uid if self.own_content else _NOBODY, self.width, self.height, self.fps)
+
+
+class Publisher:
+    """One participant. Publishers that share a library encode equal media once."""
+
+    def __init__(self, publication: Publication, library: Library | None = None) -> None:
+        self.publication = publication
+        self.closed = asyncio.Event()  # the connection is over, whoever ended it
+        self.audio: AudioTrack | None = None
+        self.video: VideoTrack | None = None
+        self._library = library or Library()
+        self._connected = asyncio.Event()
+        self._resource: str | None = None
+        token = publication.token
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        self._http = httpx.AsyncClient(headers=headers, timeout=CONNECT_SECONDS, trust_env=False)
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self._pc.on("connectionstatechange", self._watch)
+
+    async def start(self) -> None:
+        """Join and publish; returns when media flows.
+
+        Raises:
+            PublishError: refused, or no connection in time.
+        """
+        try:
+            await self._join()
+        except (httpx.HTTPError, TimeoutError) as error:
+            await self.stop()
+            raise PublishError(f"no connection to the hub: {type(error).__name__}") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def mute(self, *, audio: bool | None = None, video: bool | None = None) -> None:
+        """Stop or resume sending a track (None: leave it) and tell the channel.
+
+        Raises:
+            PublishError: the channel was not told.
+        """
+        if self.audio and audio is not None:
+            self.audio.muted = audio
+        if self.video and video is not None:
+            self.video.muted = video
+        state = {"audio": bool(self.audio and self.audio.muted), "video": bool(self.video and self.video.muted)}
+        answer = await self._http.put(f"{self._resource}/mute", json=state)
+        if not answer.is_success:
+            raise PublishError(f"the hub answers {answer.status_code} to mute")
+
+    async def stop(self) -> None:
+        """Leave the channel. May be called more than once."""
+        resource, self._resource = self._resource, None
+        if resource:
+            with contextlib.suppress(httpx.HTTPError):
+                await self._http.delete(resource)
+        await self._pc.close()
+        await self._http.aclose()
+        self.closed.set()
+
+    async def _join(self) -> None:
+        await self._add_tracks()
+        await self._pc.setLocalDescription(await self._pc.createOffer())
+        answer = await self._post(self._pc.localDescription.sdp)
+        await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await self._connected.wait()
+        if self.closed.is_set():
+            raise PublishError("the connection failed")
+
+    async def _add_tracks(self) -> None:
+        wanted = self.publication
+        clock = MediaClock()
+        if wanted.audio:
+            self.audio = AudioTrack(clock, await self._library.audio(wanted.style.uid))
+            self._pc.addTransceiver(self.audio, "sendonly")
+        if wanted.video:
+            self.video = VideoTrack(clock, await self._source(wanted.video))
+            transceiver = self._pc.addTransceiver(self.video, "sendonly")
+            names = (f"video/{wanted.video}", "video/rtx")
+            codecs = RTCRtpSender.getCapabilities("video").codecs
+            transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType.lower() in names])
+            on_keyframe_request(transceiver.sender, self.video.request_keyframe)
+
+    async def _source(self, codec: VideoCodec) -> VideoSource:
+        wanted = self.publication
+        if wanted.live:
+            return LiveVideo(wanted.style, codec, wanted.bitrate_kbps)
+        return LoopedVideo(await self._library.video(wanted.style, codec, wanted.bitrate_kbps))
+
+    async def _post(self, offer: str) -> str:
+        wanted = self.publication
+        path = f"/whip/{quote(wanted.app_id, safe='')}/{quote(wanted.channel, safe='')}/{wanted.uid}"
+        answer = await self._http.post(wanted.hub.rstrip("/") + path, content=offer, headers={"Content-Type": "application/sdp"})
+        if answer.status_code != httpx.codes.CREATED:
+            raise PublishError(f"the hub answers {answer.status_code}: {answer.text[:200]}")
+        self._resource = urljoin(str(answer.url), answer.headers["Location"])
+        return answer.text
+
+    def _watch(self) -> None:
+        if self._pc.connectionState in ("closed", "failed"):
+            self.closed.set()
+        if self._pc.connectionState in ("connected", "closed", "failed"):
+            self._connected.set()
+
+
+def local_addresses(hub: str) -> tuple[str, ...]:
+    """The local addresses to offer for a hub at this URL: loopback for one on this machine, else every other (empty)."""
+    host = urlsplit(hub).hostname or ""
+    with contextlib.suppress(ValueError):
+        return (host,) if ipaddress.ip_address(host).is_loopback else ()
+    return ("127.0.0.1",) if host == "localhost" else ()

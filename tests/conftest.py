@@ -1,0 +1,15 @@
+"""What all tests share: a time limit by kind, so that a hanging test names itself instead of stopping the run."""
+
+from pathlib import Path
+
+import pytest
+
+SECONDS = {"unit": 20, "contract": 30, "integration": 60, "e2e": 300}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        kind = item.path.relative_to(here).parts[0]
+        if kind in SECONDS and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SECONDS[kind]))

@@ -1,0 +1,407 @@
+"""Whole recordings through a real agent process, with scripted workers and a scripted control plane."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from recorder.peer import LINE_LIMIT_BYTES, Peer
+from recorder.protocol import Done, Ended, Message, Refused, Report, SetLayout, Stop, WorkerHello
+from recorder.settings import Agent as AgentSettings
+from recorder.settings import Recording as RecordingSettings
+from recorder.settings import Settings
+from recorder.spec import Layout, RecordingSpec, Storage
+from storage.journal import Journal
+from tests import seaweedfs
+from tests.integration.agent_control import Control
+
+LEASE_SECONDS = 3.5  # the least the settings allow is just below
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        data_dir=tmp_path / "data",
+        agent=AgentSettings(max_recordings=4, allowed_networks=("127.0.0.0/8",)),
+        recording=RecordingSettings(lease_seconds=LEASE_SECONDS, max_restarts=2),
+    )
+
+
+@pytest.fixture
+async def control(settings: Settings) -> AsyncIterator[Control]:
+    control = Control(settings.control_socket)
+    async with control.listening():
+        yield control
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweedfs.SeaweedFS]:
+    with seaweedfs.running(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+class AgentProcess:
+    """The agent in a process of its own, so that it can be killed."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._log = folder / "agent.log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self._log.open("ab") as log:
+            command = (sys.executable, "-m", "tests.integration.agent_main")
+            self._process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log)
+        assert self._process.stdin
+        self._process.stdin.write(self._settings.model_dump_json().encode())
+        self._process.stdin.close()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def wait(self, seconds: float = 30) -> int:
+        assert self._process
+        return await asyncio.wait_for(self._process.wait(), seconds)
+
+    async def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        await self.wait()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@pytest.fixture
+async def agent(settings: Settings, tmp_path: Path, control: Control) -> AsyncIterator[AgentProcess]:
+    agent = AgentProcess(settings, tmp_path)
+    await agent.start()
+    yield agent
+    agent.send(signal.SIGTERM)
+    try:
+        assert await agent.wait() == 0
+    finally:
+        agent.send(signal.SIGKILL)
+        print(agent.log())
+    assert "Traceback" not in agent.log()
+
+
+def spec(channel: str, storage: Storage | None = None) -> RecordingSpec:
+    return RecordingSpec(
+        sid=secrets.token_hex(16),
+        app_id="app",
+        channel=channel,
+        uid=1,
+        mode="mix",
+        storage=storage or local(),
+        token=SecretStr("token-secret"),
+    )
+
+
+def local(bucket: str = "rec") -> Storage:
+    return Storage(vendor=100, bucket=bucket, access_key=SecretStr(""), secret_key=SecretStr(""), prefix=("d1", "d2"))
+
+
+def objects(settings: Settings) -> dict[str, bytes]:
+    root = settings.recordings_dir / "rec" / "d1" / "d2"
+    return {path.name: path.read_bytes() for path in sorted(root.iterdir())}
+
+
+def worker_pid(settings: Settings, sid: str) -> int:
+    records = Journal(settings.spool_dir / sid / "uploads").read().records
+    return [int(record["pid"]) for record in records if record["type"] == "worker"][-1]
+
+
+def listed(playlist: bytes) -> list[str]:
+    return [line for line in playlist.decode().splitlines() if not line.startswith("#")]
+
+
+async def test_agent_uploads_while_recording_and_finishes(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices-mp4")
+    assert await control.offer(job) == Done()
+    await control.until(lambda: len(control.stored(job.sid)) >= 4)
+    growing = objects(settings)[f"{job.sid}_slices-mp4.m3u8"]
+    assert b"ENDLIST" not in growing
+    assert await control.ask(Stop(sid=job.sid)) == Done()
+    assert await control.ask(Stop(sid=job.sid)) == Refused(reason="exiting")
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason, finished.uploading) == ("complete", "stopped", "uploaded")
+    files = objects(settings)
+    final = files.pop(f"{job.sid}_slices-mp4.m3u8")
+    assert final.endswith(b"#EXT-X-ENDLIST\n")
+    assert sorted(files) == sorted(control.committed(job.sid)) == sorted(control.stored(job.sid))
+    assert listed(final) == [name for name in control.committed(job.sid) if name.endswith(".ts")]
+    assert listed(final)[: len(listed(growing))] == listed(growing)
+    sequences = [event.sequence for event in control.events]
+    assert sequences == list(range(len(sequences)))
+    await _until_gone(settings.spool_dir / job.sid)
+
+
+async def test_agent_uploads_the_same_bytes_to_s3(
+    settings: Settings, control: Control, agent: AgentProcess, server: seaweedfs.SeaweedFS
+) -> None:
+    keys = {"access_key": SecretStr(server.owner.access_key), "secret_key": SecretStr(server.owner.secret_key)}
+    job = spec("slices-mp4", Storage(vendor=11, bucket=seaweedfs.BUCKET, prefix=("d1",), endpoint=server.endpoint, **keys))
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 4)
+    await control.ask(Stop(sid=job.sid))
+    assert (await control.until_finished(job.sid)).uploading == "uploaded"
+    raw = seaweedfs.client(server)
+    kinds = {}
+    for event in control.of(job.sid, "slice"):
+        found = raw.get_object(Bucket=seaweedfs.BUCKET, Key=f"d1/{event.body.slice.name}")  # type: ignore[union-attr]  # a slice
+        kinds[event.body.slice.name[-3:]] = found["ContentType"]  # type: ignore[union-attr]  # the same
+        assert hashlib.sha256(found["Body"].read()).hexdigest() == event.body.slice.sha256  # type: ignore[union-attr]  # the same
+    assert kinds == {".ts": "video/MP2T", "mp4": "video/mp4"}
+    playlist = raw.get_object(Bucket=seaweedfs.BUCKET, Key=f"d1/{job.sid}_slices-mp4.m3u8")
+    assert (playlist["ContentType"], playlist["CacheControl"]) == ("application/x-mpegURL", "max-age=3")
+    assert len(listed(playlist["Body"].read())) == len(control.committed(job.sid)) - 1
+    for secret in (server.owner.secret_key, server.owner.access_key, "token-secret"):
+        assert secret not in agent.log()
+
+
+async def test_agent_starts_a_killed_worker_again_in_the_same_playlist(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 3)
+    os.kill(worker_pid(settings, job.sid), signal.SIGKILL)
+    await control.until(lambda: bool(control.of(job.sid, "lost")))
+    before = len(control.committed(job.sid))
+    await control.until(lambda: len(control.committed(job.sid)) >= before + 3)
+    await control.ask(Stop(sid=job.sid))
+    assert (await control.until_finished(job.sid)).outcome == "complete"
+    assert {event.epoch for event in control.of(job.sid, "slice")} == {1, 2}
+    assert control.stale == 0
+    assert len(control.of(job.sid, "file")) == 1
+    playlist = objects(settings)[f"{job.sid}_slices.m3u8"].decode()
+    assert listed(playlist.encode()) == control.committed(job.sid) == sorted(control.stored(job.sid))
+    first_of_second = next(name for name in control.committed(job.sid) if "_02" in name)
+    assert playlist.count("#EXT-X-DISCONTINUITY") == 2
+    assert re.search(rf"#EXT-X-DISCONTINUITY\n#EXTINF:1.000000\n{first_of_second}\n", playlist)
+
+
+async def test_agent_uploads_what_a_worker_committed_and_never_told(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices-untold")
+    await control.offer(job)
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason, finished.uploading) == ("interrupted", "crashed", "uploaded")
+    assert len(control.of(job.sid, "lost")) == 3
+    assert len(control.committed(job.sid)) == 12  # four of each epoch, the last of them untold
+    assert listed(objects(settings)[f"{job.sid}_slices-untold.m3u8"]) == control.committed(job.sid)
+
+
+async def test_agent_gives_up_a_worker_that_never_starts(control: Control, agent: AgentProcess) -> None:
+    job = spec("stillborn")
+    await control.offer(job)
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason) == ("failed", "crashed")
+    assert "exit code 3" in control.of(job.sid, "lost")[0].body.detail  # type: ignore[union-attr]  # WorkerLost
+
+
+async def test_agent_kill_9_is_survived_by_workers_which_are_adopted(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 3)
+    pid = worker_pid(settings, job.sid)
+    await agent.kill()
+    before = len(control.committed(job.sid))
+    await agent.start()
+    await control.until(lambda: len(control.stored(job.sid)) >= before + 4)
+    assert control.hellos[-1].live == (job.sid,)
+    assert control.claims[-1].resume == 1
+    assert worker_pid(settings, job.sid) == pid
+    os.kill(pid, 0)
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.uploading) == ("complete", "uploaded")
+    assert not control.of(job.sid, "lost")
+    names = control.committed(job.sid)
+    assert len(names) == len(set(names))
+    assert listed(objects(settings)[f"{job.sid}_slices.m3u8"]) == sorted(names)
+    numbers = [event.sequence for event in control.events]
+    assert numbers == list(range(len(numbers)))
+
+
+async def test_agent_away_for_longer_than_the_lease_starts_a_new_worker(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 3)
+    pid = worker_pid(settings, job.sid)
+    await agent.kill()
+    async with asyncio.timeout(LEASE_SECONDS + 10):
+        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+            await asyncio.sleep(0.1)
+    await agent.start()
+    await control.until(lambda: 2 in {event.epoch for event in control.of(job.sid, "slice")})
+    await control.ask(Stop(sid=job.sid))
+    assert (await control.until_finished(job.sid)).outcome == "complete"
+    assert listed(objects(settings)[f"{job.sid}_slices.m3u8"]) == control.committed(job.sid)
+
+
+async def test_agent_takes_a_customers_refusal_for_the_end(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    settings.recordings_dir.mkdir(parents=True)
+    (settings.recordings_dir / "rec").write_text("a file where the bucket should be")
+    job = spec("slices")
+    await control.offer(job)
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason, finished.uploading) == ("failed", "storage", "unknown")
+    kept = {path.name for path in (settings.spool_dir / job.sid / "files").iterdir()}
+    assert kept == set(control.committed(job.sid))
+    async with asyncio.timeout(10):
+        while "stay in the spool" not in agent.log():
+            await asyncio.sleep(0.02)
+    await agent.kill()
+    await agent.start()
+    await control.until(lambda: len(control.hellos) >= 2)
+    assert control.hellos[-1].live == ()  # kept, but no work
+    assert (settings.spool_dir / job.sid / "files").exists()
+
+
+async def test_agent_reports_a_recording_without_media(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("empty")
+    await control.offer(job)
+    await control.until(lambda: bool(control.of(job.sid, "phase")))
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason) == ("complete", "nothing_recorded")
+    await _until_gone(settings.spool_dir / job.sid)
+    assert not settings.recordings_dir.exists()
+
+
+async def test_agent_goes_on_without_a_control_plane(settings: Settings, tmp_path: Path) -> None:
+    control = Control(settings.control_socket)
+    agent = AgentProcess(settings, tmp_path)
+    await agent.start()  # before there is a control plane at all
+    try:
+        job = spec("slices-wordless")
+        async with control.listening():
+            await control.offer(job)
+            await control.until(lambda: len(control.stored(job.sid)) >= 2)
+        before = len(objects(settings))
+        async with asyncio.timeout(20):
+            while len(objects(settings)) < before + 5:
+                await asyncio.sleep(0.05)
+        assert len(control.stored(job.sid)) <= before
+        async with control.listening():
+            await control.until(lambda: len(control.stored(job.sid)) >= before + 4)
+            await control.ask(Stop(sid=job.sid))
+            assert (await control.until_finished(job.sid)).outcome == "complete"
+            assert [event.sequence for event in control.events] == list(range(len(control.events)))
+        agent.send(signal.SIGTERM)
+        assert await agent.wait() == 0
+    finally:
+        agent.send(signal.SIGKILL)
+        print(agent.log())
+
+
+async def test_agent_refuses_more_than_it_can_carry(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    jobs = [spec("empty") for _ in range(settings.agent.max_recordings)]
+    assert [await control.offer(job) for job in jobs] == [Done()] * len(jobs)
+    assert await control.offer(jobs[0]) == Done()  # offered again, not again started
+    refused = await control.offer(spec("empty"))
+    assert isinstance(refused, Refused)
+    assert refused.reason == "no_capacity"
+    assert await control.ask(Stop(sid="unknown")) == Refused(reason="not_yours")
+    await control.until(lambda: all(control.of(job.sid, "phase") for job in jobs))
+    assert len(control.claims) == len(jobs)
+
+
+async def test_agent_passes_commands_to_the_worker_and_to_its_successor(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 1)
+    assert await control.ask(SetLayout(sid=job.sid, layout=Layout(number=1))) == Done()
+    assert (settings.spool_dir / job.sid / "commands").read_text() == "layout\n"
+    os.kill(worker_pid(settings, job.sid), signal.SIGKILL)
+    await control.until(lambda: 2 in {event.epoch for event in control.of(job.sid, "slice")})
+    assert (settings.spool_dir / job.sid / "layouts").read_text() == "0\n1\n"
+
+
+async def test_agent_listens_to_its_own_workers_only(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 1)
+    pid = worker_pid(settings, job.sid)
+    attempts = {
+        "unknown": WorkerHello(sid="another", epoch=1, pid=os.getpid()),
+        "stale": WorkerHello(sid=job.sid, epoch=0, pid=os.getpid()),
+        "bad_request": WorkerHello(sid=job.sid, epoch=1, pid=pid),  # the pid is not ours
+    }
+    for reason, hello in attempts.items():
+        answers = await _as_a_worker(settings, hello, Report(at_ms=1, body=Ended(outcome="failed", reason="kicked")))
+        assert [getattr(answer, "reason", answer.type) for answer in answers] == [reason, "bad_request"]
+    before = len(control.stored(job.sid))
+    await control.until(lambda: len(control.stored(job.sid)) >= before + 2)
+    assert not control.of(job.sid, "ended")
+
+
+async def test_agent_drains_on_sigterm(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 2)
+    agent.send(signal.SIGTERM)
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason, finished.uploading) == ("complete", "shutdown", "uploaded")
+    assert await agent.wait() == 0
+    assert objects(settings)[f"{job.sid}_slices.m3u8"].endswith(b"#EXT-X-ENDLIST\n")
+
+
+async def test_agent_second_one_on_the_same_spool_refuses(
+    settings: Settings, tmp_path: Path, control: Control, agent: AgentProcess
+) -> None:
+    await control.until(lambda: bool(control.hellos))
+    (tmp_path / "second").mkdir()
+    second = AgentProcess(settings, tmp_path / "second")
+    await second.start()
+    assert await second.wait() == 1
+    assert "another process uses the spool" in second.log()
+
+
+@pytest.mark.parametrize(("script", "rung"), [("slices-deaf", "kill"), ("silent", "terminate")])
+async def test_agent_ends_a_worker_that_does_not_listen(control: Control, agent: AgentProcess, script: str, rung: str) -> None:
+    job = spec(script)
+    await control.offer(job)
+    if script == "silent":  # it answers no lease: noticed without a stop
+        await control.until(lambda: bool(control.of(job.sid, "lost")))
+        assert "does not answer" in control.of(job.sid, "lost")[0].body.detail  # type: ignore[union-attr]  # WorkerLost
+        await control.ask(Stop(sid=job.sid))
+        await control.until_finished(job.sid)
+    else:
+        await control.until(lambda: len(control.stored(job.sid)) >= 2)
+        await control.ask(Stop(sid=job.sid))
+        finished = await control.until_finished(job.sid)
+        assert (finished.outcome, finished.reason, finished.uploading) == ("interrupted", "stopped", "uploaded")
+        assert rung in finished.detail
+    assert f"rung={rung}" in agent.log()
+
+
+async def _as_a_worker(settings: Settings, *messages: Message) -> list[Message]:
+    reader, writer = await asyncio.open_unix_connection(settings.agent_socket, limit=LINE_LIMIT_BYTES)
+
+    async def handle(message: Message) -> Message:
+        return Refused(reason="bad_request")
+
+    peer = Peer(reader, writer, handle)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(peer.run())
+        async with asyncio.timeout(5):
+            answers = [await peer.request(message) for message in messages]
+        peer.close()
+        await serving
+    return answers
+
+
+async def _until_gone(path: Path) -> None:
+    async with asyncio.timeout(10):
+        while path.exists():
+            await asyncio.sleep(0.02)

@@ -1,0 +1,96 @@
+"""The same control plane on PostgreSQL, on a Unix socket of its own."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from api.store import open_store
+from recorder.settings import Settings
+from tests.contract.conftest import a_deployment, eventually, open_world
+
+_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+pytestmark = pytest.mark.skipif(not _BINARIES or os.getuid() != 0, reason="needs Debian's package postgresql, and root to become its user")
+
+
+def _as_postgres(folder: Path, name: str, *arguments: str) -> None:
+    command = ("runuser", "-u", "postgres", "--", str(_BINARIES[-1].parent / name), *arguments)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Path]:
+    """The folder with the server's socket."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # the path of a socket must be short
+    shutil.chown(folder, "postgres")
+    data = folder / "data"
+    try:
+        _as_postgres(folder, "initdb", "-A", "trust", "-N", "-D", str(data))
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+        _as_postgres(folder, "pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+        try:
+            yield folder
+        finally:
+            _as_postgres(folder, "pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database_url(server: Path, request: pytest.FixtureRequest) -> str:
+    name = request.node.name
+    _as_postgres(server, "createdb", "-h", str(server), name)
+    return f"postgresql+asyncpg://postgres@/{name}?host={server}"
+
+
+async def test_control_planes_that_start_together_migrate_once(database_url: str) -> None:
+    async def open_and_ping() -> None:
+        async with open_store(database_url) as store:
+            await store.ping()
+
+    await asyncio.gather(*(open_and_ping() for _ in range(4)))
+
+
+async def test_the_whole_life_of_a_recording(database_url: str, tmp_path: Path) -> None:
+    settings: Settings = a_deployment(tmp_path / "data", database_url=database_url)
+    async with open_world(settings) as world, world.agent() as agent:
+        resource = await world.caller.resource()
+        answers = await asyncio.gather(*(world.caller.start(resource) for _ in range(20)))
+        assert sorted(answer.status_code for answer in answers) == [200] + [201] * 19
+        (sid,) = {answer.json()["sid"] for answer in answers}
+        assert (await world.caller.start(await world.caller.resource())).json()["code"] == 53
+        await eventually(lambda: sid in agent.claimed)
+        await agent.record(sid, "0.ts", "1.ts")
+        path = f"{world.caller.base}/resourceid/{resource}/sid/{sid}/mode/mix"
+        assert (await world.caller.http.get(f"{path}/query")).json()["serverResponse"]["status"] == 5
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(world.caller.http.post(f"{path}/stop", json=world.caller.envelope({})))
+            await eventually(lambda: bool(agent.commands(sid)))
+            await agent.finish(sid)
+        assert stopping.result().json()["serverResponse"]["uploadingStatus"] == "uploaded"
+        assert (await world.caller.http.get(f"{path}/query")).status_code == 404
+        assert (await world.caller.http.get(f"{path.replace(sid, 'a%00b')}/query")).status_code == 404
+
+
+async def test_two_control_planes_share_the_state(database_url: str, tmp_path: Path) -> None:
+    settings = a_deployment(tmp_path / "one", database_url=database_url)
+    replica = a_deployment(tmp_path / "two", database_url=database_url)
+    async with open_world(settings) as world, world.agent() as agent:
+        replica.data_dir.mkdir(mode=0o700)  # replicas share keys and credentials, not the socket
+        for path in (settings.data_dir / "master.key", settings.credentials_file):
+            shutil.copy2(path, replica.data_dir / path.name)
+        task = await world.caller.started()
+        await eventually(lambda: task.sid in agent.claimed)
+        async with open_world(replica) as other:
+            assert (await replace(task, caller=other.caller).query()).status_code == 200
+            repeated = await other.caller.start(task.resource)
+            assert (repeated.status_code, repeated.json()["sid"]) == (201, task.sid)
+            assert (await other.caller.start(await other.caller.resource())).json()["code"] == 53

@@ -1,0 +1,55 @@
+"""The command line and what a process of the control plane loads, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+
+MEDIA = ("av", "aiortc", "aioice", "numpy", "mixer")
+
+
+def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CLOUD_RECORDER_")}
+    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=clean | environment, timeout=50, check=False)
+
+
+@pytest.mark.parametrize("module", ["api.app", "cli.api", "cli.serve"])
+def test_the_control_plane_loads_no_media_library(module: str) -> None:
+    script = f"import importlib, json, sys; importlib.import_module({module!r}); print(json.dumps(sorted(sys.modules)))"
+    result = run("-c", script)
+    assert result.returncode == 0, result.stderr
+    assert set(json.loads(result.stdout)).isdisjoint(MEDIA)
+
+
+def test_help_lists_every_subcommand_with_a_line_of_help() -> None:
+    result = run("-m", "cli.main", "--help")
+    assert result.returncode == 0, result.stderr
+    listed = {line.split()[0]: line.split()[1:] for line in result.stdout.partition("Commands:")[2].splitlines() if line.strip()}
+    files = {path.stem for path in Path(cli.__path__[0]).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert set(listed) >= files - {"__init__", "main"}
+    assert all(listed[name] for name in files - {"__init__", "main"})
+
+
+@pytest.mark.parametrize("name", ["serve", "api", "agent", "hub"])
+def test_wrong_configuration_is_one_clear_line(name: str, tmp_path: Path) -> None:
+    result = run("-m", "cli.main", name, CLOUD_RECORDER_API__PORT="none", CLOUD_RECORDER_DATA_DIR=str(tmp_path))
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("cloud-recorder: api.port: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_missing_configuration_file_is_one_clear_line(tmp_path: Path) -> None:
+    result = run("-m", "cli.main", "serve", "--config", str(tmp_path / "absent.toml"))
+    assert (result.returncode, result.stderr) == (2, f"cloud-recorder: no configuration file {tmp_path / 'absent.toml'}\n")
+
+
+def test_an_unknown_subcommand_is_refused() -> None:
+    result = run("-m", "cli.main", "os")
+    assert result.returncode == 2
+    assert "No such command 'os'" in result.stderr

@@ -1,0 +1,42 @@
+"""A real browser publishes through the hub."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser
+
+from recorder.rtp.packet import picture_loss_indication
+from tests.e2e.browser import chromium, needs_chromium, publishing_page
+from tests.integration.hub_room import APP, CHANNEL, Roster, Subscriber, running_hub, until
+
+pytestmark = [needs_chromium, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as started:
+        yield started
+
+
+@pytest.mark.parametrize(("codec", "name"), [("VP8", "vp8"), ("H264", "h264")])
+async def test_browser_reaches_a_subscriber(browser: Browser, codec: str, name: str) -> None:
+    async with (
+        running_hub() as hub,
+        Roster().watching(hub) as roster,
+        publishing_page(browser, hub=hub, app_id=APP, channel=CHANNEL, uid=55, video=codec) as page,
+    ):
+        await until(lambda: 55 in roster.people)
+        assert (roster.people[55].audio, roster.people[55].video) == ("opus", name)
+        async with Subscriber(hub, 55) as subscriber:
+            await until(lambda: len(subscriber.of("audio")) > 100 and len(subscriber.of("video")) > 60, 20)
+            await until(lambda: subscriber.keyframes(name) >= 1)
+            await until(lambda: all(subscriber.reports[subscriber.ssrc(kind)] for kind in ("audio", "video")))
+            await asyncio.sleep(0.6)
+            before = subscriber.keyframes(name)
+            subscriber.tap.send_rtcp(picture_loss_indication(1, subscriber.ssrc("video")))
+            await until(lambda: subscriber.keyframes(name) > before, 5)
+        assert await page.evaluate("window.mute(true, false)") == 204
+        await until(lambda: roster.people[55].audio_muted)
+        await page.evaluate("window.stop()")
+        await until(lambda: 55 not in roster.people)

@@ -1,0 +1,82 @@
+"""Who is let into a channel."""
+
+from http import HTTPStatus
+
+import pytest
+from pydantic import SecretStr
+
+from recorder.access_token import JOIN_CHANNEL, MediaService, build
+from recorder.hub.access import Caller, Refused, admit, check_names, read_uid
+from recorder.settings import Hub
+
+APP, CERTIFICATE, NOW = "a" * 32, "c" * 32, 1_800_000_000
+SETTINGS = Hub(certificates={APP: SecretStr(CERTIFICATE)})
+
+
+def token(uid: str = "7", channel: str = "room", lifetime: int = 600) -> str:
+    media = MediaService(channel, uid, {JOIN_CHANNEL: lifetime})
+    return build(APP, CERTIFICATE, media, issued_at=NOW, lifetime=lifetime, salt=3)
+
+
+def knock(authorization: str | None, uid: int | None = 7, now: float = NOW) -> float | None:
+    return admit(SETTINGS, Caller("192.0.2.1", None, authorization), app_id=APP, channel="room", uid=uid, now=now)
+
+
+def refused(*arguments: object, **keywords: object) -> HTTPStatus:
+    with pytest.raises(Refused) as caught:
+        knock(*arguments, **keywords)  # type: ignore[arg-type]  # passed through
+    return caught.value.status
+
+
+def test_token_lets_in_until_it_expires() -> None:
+    assert knock(f"Bearer {token()}") == NOW + 600
+    assert knock(f"bearer {token('')}", uid=12) == NOW + 600
+    assert knock(f"Bearer {token('12')}", uid=None) == NOW + 600
+
+
+def test_wrong_tokens_do_not() -> None:
+    assert refused(None) == HTTPStatus.UNAUTHORIZED
+    assert refused("Bearer ") == HTTPStatus.UNAUTHORIZED
+    assert refused("Basic abc") == HTTPStatus.UNAUTHORIZED
+    assert refused(f"Bearer {token()}", now=NOW + 600) == HTTPStatus.UNAUTHORIZED
+    assert refused(f"Bearer {token()[:-9]}") == HTTPStatus.UNAUTHORIZED
+    assert refused(f"Bearer {token('8')}") == HTTPStatus.FORBIDDEN
+    assert refused(f"Bearer {token(channel='other')}") == HTTPStatus.FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "welcome"),
+    [
+        ("127.0.0.1", None, True),
+        ("::1", None, True),
+        ("127.0.0.1", "http://127.0.0.1:8000", True),
+        ("127.0.0.1", "http://localhost", True),
+        ("127.0.0.1", "https://evil.example", False),
+        ("127.0.0.1", "http://127.0.0.1.evil.example", False),
+        ("127.0.0.1", "null", False),
+        ("192.0.2.1", None, False),
+        ("", None, False),
+    ],
+)
+def test_app_without_certificate_serves_this_machine_only(host: str, origin: str | None, welcome: bool) -> None:
+    caller = Caller(host, origin, None)
+    if welcome:
+        assert admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW) is None
+    else:
+        with pytest.raises(Refused):
+            admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW)
+    assert admit(Hub(allow_open_channels=True), caller, app_id="x", channel="room", uid=1, now=NOW) is None
+
+
+def test_names() -> None:
+    check_names("demo", "abcXYZ019 !#$%&()+-:;<=.>?@[]^_{}|~,")
+    for app_id, channel in (("", "c"), ("a/b", "c"), ("a" * 65, "c"), ("a", ""), ("a", "a/b"), ("a", "ä"), ("a", "c\n"), ("a", "c" * 65)):
+        with pytest.raises(Refused):
+            check_names(app_id, channel)
+
+
+def test_uids() -> None:
+    assert (read_uid("1"), read_uid("4294967295")) == (1, 4294967295)
+    for text in ("", "0", "-1", "1.5", "4294967296", "٣", "99999999999", "1e3", " 1"):
+        with pytest.raises(Refused):
+            read_uid(text)

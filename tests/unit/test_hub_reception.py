@@ -1,0 +1,95 @@
+"""Gaps, repeats and the figures of receiver reports."""
+
+import pytest
+
+from recorder.hub.feedback import SenderInfo
+from recorder.hub.reception import Reception
+
+MS = 1_000_000
+
+
+def received(*sequences: int, start: int | None = None) -> Reception:
+    reception = Reception(7, 90_000, sequences[0] if start is None else start)
+    for sequence in sequences:
+        reception.arrived(sequence & 0xFFFF, 0, 0)
+    return reception
+
+
+def test_gap_is_asked_for_after_a_while_and_again() -> None:
+    reception = received(10, 11, 14)
+    assert reception.has_gaps
+    assert reception.lost(5 * MS) == []
+    assert reception.lost(20 * MS) == [12, 13]
+    assert reception.lost(40 * MS) == []
+    assert reception.lost(80 * MS) == [12, 13]
+    assert reception.arrived(13, 0, 85 * MS)
+    assert reception.lost(200 * MS) == [12]
+
+
+def test_reordered_packet_is_not_asked_for() -> None:
+    reception = received(10, 12, 11)
+    assert not reception.has_gaps
+    assert reception.lost(1000 * MS) == []
+
+
+def test_lost_packet_is_given_up() -> None:
+    reception = received(1, 3)
+    asked = [now for now in range(0, 3000, 20) if reception.lost(now * MS)]
+    assert len(asked) == 10
+    assert asked[-1] <= 1000
+    assert not reception.has_gaps
+
+
+def test_gap_over_the_wrap_is_named_in_order() -> None:
+    assert received(65533, 65537).lost(20 * MS) == [65534, 65535, 0]
+
+
+def test_memory_is_bounded() -> None:
+    reception = received(0, 5000)  # a jump
+    assert not reception.has_gaps
+    for sequence in range(5000, 15000, 2):
+        reception.arrived(sequence, 0, 0)
+    assert len(reception.lost(20 * MS)) == 512
+
+
+@pytest.mark.parametrize(
+    ("sequences", "restarted"), [((35000, 35001), True), ((35000, 35002), False), ((61999, 61998), False), ((35000,), False)]
+)
+def test_restart_is_believed_when_two_packets_agree(sequences: tuple[int, ...], restarted: bool) -> None:
+    reception = received(62000)
+    for sequence in sequences:
+        reception.arrived(sequence, 0, 0)
+    assert reception.restarted is restarted
+
+
+def test_report_counts_loss() -> None:
+    reception = received(*(sequence for sequence in range(65500, 65600) if sequence % 4), start=65500)
+    block = reception.report_block(0)
+    assert (block.ssrc, block.cumulative_lost, block.fraction_lost) == (7, 25, 64)
+    assert block.highest_sequence == 65599
+    for sequence in range(65600, 65650):
+        reception.arrived(sequence & 0xFFFF, 0, 0)
+    block = reception.report_block(0)
+    assert (block.cumulative_lost, block.fraction_lost) == (25, 0)
+
+
+def test_repaired_packets_are_not_lost() -> None:
+    reception = received(1, 2, 4, 3)
+    assert reception.report_block(0).cumulative_lost == 0
+
+
+def test_report_answers_the_senders_report() -> None:
+    reception = received(1)
+    assert (reception.report_block(0).last_sr, reception.report_block(0).delay_since_last_sr) == (0, 0)
+    reception.note_report(SenderInfo(7, bytes.fromhex("0011223344556677") + bytes(12)), 1000 * MS)
+    block = reception.report_block(1500 * MS)
+    assert (block.last_sr, block.delay_since_last_sr) == (0x22334455, 0x8000)
+
+
+def test_jitter_is_measured_in_media_time() -> None:
+    steady, shaky = Reception(7, 90_000, 0), Reception(7, 90_000, 0)
+    for number in range(200):
+        steady.arrived(number, number * 900 + 0xFFFFFFF0 & 0xFFFFFFFF, number * 10 * MS)
+        shaky.arrived(number, number * 900, (number * 10 + number % 2 * 4) * MS)
+    assert steady.report_block(0).jitter == 0
+    assert 330 < shaky.report_block(0).jitter <= 360
