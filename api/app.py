@@ -10,16 +10,17 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import Gatekeeper
 from api.errors import Fault, Gate, GatewayError, ServiceError
 from api.gateway import called
 from api.limits import Buckets
 from api.routes import mode_problem, ncs, router
-from api.schemas.responses import Message, Refused
+from api.schemas import responses
 from api.schemas.wire import explain
 from api.service import Service
-from recorder.metrics import exposition
+from recorder.metrics import REQUESTS, exposition
 
 AREAS: Final = ("na", "eu", "ap", "cn")  # path prefixes that some clients put in front; all lead here
 
@@ -32,6 +33,7 @@ def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets) -> F
         redirect_slashes=False,
         strict_content_type=False,  # the header is optional in the contract
     )
+    app.add_middleware(_Counted)
     app.state.service = service
     app.state.gatekeeper = gatekeeper
     app.state.rates = rates
@@ -70,6 +72,22 @@ def create_probes(*, ready: Callable[[], Awaitable[str | None]]) -> FastAPI:
         return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app
+
+
+class _Counted:
+    """Counts answers by call and status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                call = getattr(scope.get("route"), "name", "none")
+                REQUESTS.labels(call, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, counted)
 
 
 async def _turned_away(_request: Request, error: Exception) -> Response:
@@ -118,12 +136,12 @@ def _gate(gate: Gate) -> Response:
         headers["WWW-Authenticate"] = "Basic"
     if gate in (Gate.TOO_MANY, Gate.UNAVAILABLE):
         headers["Retry-After"] = "1"
-    return JSONResponse(Message(message=gate.value.message).model_dump(), gate.value.status, headers)
+    return JSONResponse(responses.Message(message=gate.value.message).model_dump(), gate.value.status, headers)
 
 
 async def _refusal(request: Request, fault: Fault, reason: str | None = None, sid: str | None = None) -> Response:
     cname, uid = await _identity(request)
-    body = Refused(
+    body = responses.Refused(
         cname=cname,
         uid=uid,
         resource_id=request.path_params.get("resourceid"),

@@ -16,8 +16,8 @@ from api.lifecycle import Status
 from api.store import Store
 from api.tables import File, Recording, SeenEvent, Slice
 from api.vault import Vault
-from recorder import protocol
-from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, Refused
+from recorder import metrics, protocol
+from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, EventBody, Refused
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Ledger:
                 lifecycle.finish(row, outcome="interrupted", reason="crashed", uploading="unknown", now_ms=self._now_ms())
         for row in lost:
             log.error("recording lost by its node", extra={"sid": row.sid, "node": hello.node})
+            metrics.RECORDINGS_ENDED.labels("interrupted", "crashed").inc()
             self._changes.tell(row.sid)
 
     async def claim(self, claim: Claim) -> Claimed | Refused:
@@ -80,6 +81,7 @@ class Ledger:
                 await session.rollback()
                 log.error("event refused", extra={"sid": event.sid, "epoch": event.epoch, "sequence": event.sequence, "detail": problem})
                 return Refused(reason="bad_request", detail=problem)
+        _count(event.body)
         self._changes.tell(event.sid)
         return Done()
 
@@ -106,6 +108,18 @@ class Ledger:
                 await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
                 log.info("recording finished", extra={"sid": row.sid, "outcome": outcome, "reason": reason, "uploading": uploading})
         return None
+
+
+def _count(body: EventBody) -> None:
+    match body:
+        case protocol.SliceCommitted():
+            metrics.SLICES_COMMITTED.inc()
+        case protocol.SliceStored(backup=backup):
+            metrics.SLICES_STORED.labels("backup" if backup else "customer").inc()
+        case protocol.WorkerLost():
+            metrics.WORKERS_LOST.inc()
+        case protocol.Finished(outcome=outcome, reason=reason):
+            metrics.RECORDINGS_ENDED.labels(outcome, reason).inc()
 
 
 def _refuse_claim(row: Recording | None, claim: Claim) -> Refused | None:

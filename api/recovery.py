@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import lifecycle
@@ -14,6 +14,7 @@ from api.changes import Changes
 from api.stops import Stops
 from api.store import Store
 from api.tables import Recording
+from recorder import metrics
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Recovery:
                 taken = False
             log.warning("recording offered again", extra={"sid": sid, "taken": taken})
         await self._stops.deliver_pending()
+        async with self._store.read() as session:
+            metrics.RECORDINGS_LIVE.set(await session.scalar(select(func.count()).select_from(Recording).where(Recording.live)) or 0)
 
     async def _settle_unclaimed(self) -> list[str]:
         """End what nobody claimed in time; returns what is to be offered once more."""
@@ -70,5 +73,6 @@ class Recovery:
                     again.append(row.sid)
         for sid in given_up:
             log.error("recording failed: no node claimed it", extra={"sid": sid})
+            metrics.RECORDINGS_ENDED.labels("failed", "crashed").inc()
             self._changes.tell(sid)
         return again

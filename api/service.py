@@ -23,6 +23,7 @@ from api.stops import Stops
 from api.store import Store
 from api.tables import File, Recording, Slice
 from api.vault import Vault
+from recorder import metrics
 from recorder.protocol import Done, SetLayout, Subscribe
 from recorder.spec import Layout, Mode, RecordingSpec, Subscription
 
@@ -131,6 +132,7 @@ class Service:
             first = await self._started_with(key)
             raise (await self._repeated(first.sid) if first else ServiceError(Fault.TASK_CONFLICT)) from error
         await self._offer(spec.sid)
+        metrics.RECORDINGS_STARTED.labels(spec.mode).inc()
 
     async def query(self, target: Target) -> Snapshot:
         return await self._snapshot(await self._find(target))

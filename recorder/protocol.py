@@ -228,19 +228,7 @@ class Report(_Message):
 
 
 Message = Annotated[
-    Event
-    | AgentHello
-    | Offer
-    | Claim
-    | Claimed
-    | Done
-    | Refused
-    | Stop
-    | Subscribe
-    | SetLayout
-    | WorkerHello
-    | Lease
-    | Report,
+    Event | AgentHello | Offer | Claim | Claimed | Done | Refused | Stop | Subscribe | SetLayout | WorkerHello | Lease | Report,
     Field(discriminator="type"),
 ]
 message_adapter: TypeAdapter[Message] = TypeAdapter(Message)

@@ -4,14 +4,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-import sys
-import time
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
-
+from cli.demo.processes import free_ports, spawned, until_said
 from recorder.agent.process import Launcher, WorkerProcess
 from recorder.peer import LINE_LIMIT_BYTES, Peer, PeerLost
 from recorder.protocol import Done, Ended, Lease, Message, PhaseChanged, Report, Slice, SliceCommitted, Stop, WorkerHello
@@ -22,15 +19,9 @@ from recorder.worker.launch import Launch
 ROOT = Path(__file__).parent.parent
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def settings(folder: Path, **recording: object) -> Settings:
     """Settings with everything below `folder` and a free port for the hub."""
-    port = free_port()
+    (port,) = free_ports(1)
     return Settings(
         data_dir=folder,
         hub=Hub(port=port),
@@ -40,51 +31,24 @@ def settings(folder: Path, **recording: object) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def command(
-    *words: str, environment: dict[str, str] | None = None, stdout: int | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`cloud-recorder` with these words, ended by SIGTERM."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli.main", *words, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=stdout
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), 10)
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-@contextlib.asynccontextmanager
 async def hub(of: Settings) -> AsyncIterator[str]:
     """A hub process; yields its URL."""
-    url = of.agent.hub_url
-    async with command("hub", environment={"CLOUD_RECORDER_HUB__PORT": str(of.hub.port), "CLOUD_RECORDER_DATA_DIR": str(of.data_dir)}):
-        async with httpx.AsyncClient(trust_env=False) as client:
-            for _ in range(200):
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get(f"{url}/healthz")).is_success:
-                        break
-                await asyncio.sleep(0.05)
-        yield url
+    environment = {"CLOUD_RECORDER_HUB__PORT": str(of.hub.port), "CLOUD_RECORDER_DATA_DIR": str(of.data_dir)}
+    log = of.data_dir / "hub.log"
+    async with spawned(log, "hub", environment=environment) as process:
+        await until_said(process, log, "startup complete", "the hub")
+        yield of.agent.hub_url
 
 
 @contextlib.asynccontextmanager
-async def publisher(url: str, uid: int, *options: str, channel: str = "room") -> AsyncIterator[None]:
+async def publisher(url: str, uid: int, *options: str, app: str = "app", channel: str = "room") -> AsyncIterator[None]:
     """A `cloud-recorder publish` process, from when it has joined; encoded media is kept in build/ for the next run."""
-    words = ["publish", "--hub", url, "--channel", channel, "--uid", str(uid), "--cache", str(ROOT / "build" / "media")]
-    if "--app" not in options:
-        words += ["--app", "app"]
-    async with command(*words, *options, stdout=asyncio.subprocess.PIPE) as process:
-        assert process.stdout
-        async with asyncio.timeout(40):
-            assert (await process.stdout.readline()).startswith(b"publishing as")
-        yield
+    where = ("--hub", url, "--app", app, "--channel", channel, "--uid", str(uid), "--cache", str(ROOT / "build" / "media"))
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "publish.log"
+        async with spawned(log, "publish", *where, *options) as process:
+            await until_said(process, log, "publishing as", f"publisher {uid}")
+            yield
 
 
 class TestedWorker:
@@ -176,7 +140,3 @@ class TestedWorker:
             if self._peer:
                 with contextlib.suppress(PeerLost):
                     await self._peer.request(Lease())
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000

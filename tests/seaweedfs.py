@@ -104,7 +104,8 @@ def _start(data: Path, config: Path, owner: Identity, writer: Identity) -> tuple
     ports += [f"-{name}.port.grpc={port}" for name, port in zip(("s3", "master", "volume", "filer"), more, strict=True)]
     listen = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     size = ["-master.volumeSizeLimitMB=64", "-volume.max=20"]
-    command = [str(WEED), "server", *listen, f"-dir={data}", "-s3", f"-s3.config={config}", "-filer", *ports, *size]
+    off = ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]  # fixed ports; and traffic to the outside
+    command = [str(WEED), "server", *listen, f"-dir={data}", "-s3", f"-s3.config={config}", "-filer", *ports, *size, *off]
     with (data.parent / f"{data.name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     server = SeaweedFS(f"http://127.0.0.1:{s3}", owner, writer)

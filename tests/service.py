@@ -41,5 +41,3 @@ async def service(data: Path, **environment: str) -> AsyncIterator[Service]:
     async with spawned(log, "serve", environment=variables) as process:
         await until_said(process, log, "ready;", "the service")
         yield Service(f"http://127.0.0.1:{api}", f"http://127.0.0.1:{hub}", data, Credentials.read(data / "credentials.json"))
-
-

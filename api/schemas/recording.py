@@ -103,7 +103,7 @@ class MixRecordingConfig(RecordingConfig):
     """Clients send `streamMode` and `subscribeUidGroup` too; here they mean nothing and are ignored."""
 
     audio_profile: Annotated[int, unsigned(2)] = 0
-    transcoding_config: TranscodingConfig = TranscodingConfig()
+    transcoding_config: TranscodingConfig = Field(default_factory=TranscodingConfig)
 
 
 class FileConfig(Wire):

@@ -81,8 +81,8 @@ class _StartParameters(Wire):
 
 
 class MixParameters(_StartParameters):
-    recording_config: MixRecordingConfig = MixRecordingConfig()
-    recording_file_config: FileConfig = FileConfig()
+    recording_config: MixRecordingConfig = Field(default_factory=MixRecordingConfig)
+    recording_file_config: FileConfig = Field(default_factory=FileConfig)
 
     @classmethod
     def rules(cls, given: Given) -> Iterator[Problem]:
@@ -92,7 +92,7 @@ class MixParameters(_StartParameters):
 
 
 class IndividualParameters(_StartParameters):
-    recording_config: IndividualRecordingConfig = IndividualRecordingConfig()
+    recording_config: IndividualRecordingConfig = Field(default_factory=IndividualRecordingConfig)
     recording_file_config: IndividualFileConfig | None = Field(None, description="without it, and with snapshotConfig: screenshots only")
     snapshot_config: SnapshotConfig | None = None
 

@@ -53,7 +53,7 @@ class StorageConfig(Wire):
     sts_token: Printable | None = Field(None, max_length=16384)
     sts_expiration: int | None = Field(None, ge=0, description="Unix time in seconds")
     file_name_prefix: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]] = Field([], max_length=64)
-    extension_params: ExtensionParams = ExtensionParams()
+    extension_params: ExtensionParams = Field(default_factory=ExtensionParams)
 
     @classmethod
     def rules(cls, given: Given) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from cli.demo import report
 from cli.demo.judge import judge
 from cli.demo.processes import DemoError
 from cli.demo.session import Take, run
+from recorder.tools.api_client import ApiError
 
 SHORTEST_SECONDS = 15
 LOG_WIDTH = 180  # columns of a table that goes into a file
@@ -35,7 +36,7 @@ def command(seconds: int, folder: Path) -> None:
     data.mkdir(parents=True)
     try:
         take = _record(console, data, seconds)
-    except (DemoError, ExceptionGroup) as error:
+    except (DemoError, ApiError, ExceptionGroup) as error:
         reason = _reason(error)
         if reason is None:
             raise
@@ -61,8 +62,8 @@ def _record(console: Console, data: Path, seconds: int) -> Take:
         return asyncio.run(run(data, seconds, console.print, tick))
 
 
-def _reason(error: Exception) -> DemoError | None:
+def _reason(error: Exception) -> DemoError | ApiError | None:
     """What the demo stopped at, out of a group of tasks that ended with it."""
     if isinstance(error, ExceptionGroup):
         return next(filter(None, map(_reason, error.exceptions)), None)
-    return error if isinstance(error, DemoError) else None
+    return error if isinstance(error, DemoError | ApiError) else None

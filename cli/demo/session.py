@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from pydantic import BaseModel
 
-from cli.demo.processes import DemoError, end, free_ports, spawned, until_said
+from cli.demo.processes import end, free_ports, spawned, until_said
+from recorder.tools.api_client import ApiClient, ApiError, Credentials, RunningRecording, folder_storage
 from recorder.tools.content import Style
 from recorder.tools.publish_media import Library, VideoCodec
 
@@ -22,16 +22,11 @@ CHANNEL: Final = "demo"
 BUCKET: Final = "demo"
 WIDTH, HEIGHT, FPS = 640, 360, 30  # of the composite and of each camera: one grid, so that sync can be judged to a frame
 
+RECORDERS: Final = {"mix": 900001, "individual": 900002}  # the recorder's own uid by mode
 LEAVER, LATE, AUDIO_ONLY = 101, 102, 103
 JOINS_AT, LEAVES_AT = 0.2, 0.75  # of the whole time
 
 FILES_SECONDS = 60.0  # after stop, until the last playlist is closed
-
-
-class Credentials(BaseModel):
-    customer_id: str
-    customer_secret: str
-    app_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +36,7 @@ class Recording:
     mode: str
     sid: str
     folder: Path
-    asked_ms: int  # when start was answered
+    asked_ms: int  # when start was sent
     started_ms: int  # `sliceStartTime`: Unix ms of the first media
     statuses: frozenset[int]  # all that query gave
     files: tuple[str, ...]  # names in the list that stop gave
@@ -65,7 +60,8 @@ async def run(folder: Path, seconds: float, say: Say, tick: Tick) -> Take:
     """Record for `seconds` into `folder`, which is empty.
 
     Raises:
-        DemoError: something did not come up or answered wrongly.
+        DemoError: something did not come up.
+        ApiError: the API answered wrongly.
     """
     cache = folder.with_name("demo-media")
     say("encoding what the publishers will send")
@@ -74,24 +70,24 @@ async def run(folder: Path, seconds: float, say: Say, tick: Tick) -> Take:
         say("starting the service")
         service = await stack.enter_async_context(_service(folder))
         channel = _Channel(service, folder, cache, stack)
-        client = await stack.enter_async_context(_client(service))
+        client = await stack.enter_async_context(ApiClient(f"http://127.0.0.1:{service.api_port}", service.credentials))
         say("joining: 101 with H.264, 103 with sound only")
         await channel.join(LEAVER, "h264")
         await channel.join(AUDIO_ONLY, "none")
         take = Take(joined_ms=channel.joined_ms, left_ms=channel.left_ms)
         say("recording the channel twice at once: composite and individual")
-        starts = [_start(client, service, mode, number) for number, mode in ((900001, "mix"), (900002, "individual"))]
-        handles = await asyncio.gather(*starts)
-        await _perform(channel, handles, seconds, tick)
+        running = await asyncio.gather(*(_start(client, mode, uid) for mode, uid in RECORDERS.items()))
+        await _perform(channel, running, seconds, tick)
         take.stopped_ms = _now_ms()
         say("stopping; the last files are on their way")
         recordings = folder / "data" / "recordings" / BUCKET
-        take.recordings = list(await asyncio.gather(*(handle.stop(recordings) for handle in handles)))
+        stops = (_stop(recording, mode, recordings) for recording, mode in zip(running, RECORDERS, strict=True))
+        take.recordings = list(await asyncio.gather(*stops))
         await _complete(take)
     return take
 
 
-async def _perform(channel: "_Channel", handles: "list[_Handle]", seconds: float, tick: Tick) -> None:
+async def _perform(channel: "_Channel", recordings: list[RunningRecording], seconds: float, tick: Tick) -> None:
     """Let the late one join and the early one leave while the recording runs, and look at it as a customer would."""
     begun = time.monotonic()
     late: asyncio.Task[None] | None = None
@@ -101,7 +97,7 @@ async def _perform(channel: "_Channel", handles: "list[_Handle]", seconds: float
                 late = group.create_task(channel.join(LATE, "vp8"))
             if LEAVER not in channel.left_ms and passed >= LEAVES_AT * seconds:
                 await channel.leave(LEAVER)
-            statuses = [await handle.query() for handle in handles]
+            statuses = [(await recording.query())["status"] for recording in recordings]
             present = ", ".join(str(uid) for uid in sorted(channel.joined_ms.keys() - channel.left_ms.keys()))
             tick(passed, f"status {'/'.join(map(str, statuses))} · in the channel: {present}")
             await asyncio.sleep(max(0, min(1, seconds - (time.monotonic() - begun))))
@@ -125,77 +121,37 @@ def _closed(recording: Recording) -> bool:
 # ---- the API -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Handle:
-    """A running recording: acquire and start have been answered."""
-
-    client: httpx.AsyncClient
-    mode: str
-    uid: str
-    resource_id: str
-    sid: str
-    asked_ms: int
-    started_ms: int = 0
-    statuses: set[int] = field(default_factory=set)
-
-    @property
-    def _path(self) -> str:
-        return f"resourceid/{self.resource_id}/sid/{self.sid}/mode/{self.mode}"
-
-    async def query(self) -> int:
-        answer = await _answer(await self.client.get(f"{self._path}/query"), "query")
-        response: dict[str, Any] = answer["serverResponse"]
-        self.started_ms = response.get("sliceStartTime") or self.started_ms
-        status = int(response["status"])
-        self.statuses.add(status)
-        return status
-
-    async def stop(self, folder: Path) -> Recording:
-        body = {"cname": CHANNEL, "uid": self.uid, "clientRequest": {}}
-        answer = await self.client.post(f"{self._path}/stop", json=body)
-        files: list[str] = []
-        if answer.status_code != httpx.codes.PARTIAL_CONTENT:  # 206: not everything is stored yet
-            listed = (await _answer(answer, "stop"))["serverResponse"]["fileList"]
-            files = [listed] if isinstance(listed, str) else [entry["fileName"] for entry in listed]
-        return Recording(
-            mode=self.mode,
-            sid=self.sid,
-            folder=folder,
-            asked_ms=self.asked_ms,
-            started_ms=self.started_ms,
-            statuses=frozenset(self.statuses),
-            files=tuple(files),
-        )
-
-
-async def _start(client: httpx.AsyncClient, service: "_Service", mode: str, uid: int) -> _Handle:
-    storage = {"vendor": 100, "region": 0, "bucket": BUCKET, "fileNamePrefix": [mode]}
+async def _start(client: ApiClient, mode: str, uid: int) -> RunningRecording:
     config: dict[str, Any] = {"channelType": 0, "streamTypes": 2, "maxIdleTime": 30}
-    request: dict[str, Any] = {"recordingConfig": config, "storageConfig": storage, "recordingFileConfig": {"avFileType": ["hls"]}}
+    request: dict[str, Any] = {
+        "recordingConfig": config,
+        "storageConfig": folder_storage(BUCKET, mode),
+        "recordingFileConfig": {"avFileType": ["hls", "mp4"] if mode == "mix" else ["hls"]},
+    }
     if mode == "mix":
         config["transcodingConfig"] = {"width": WIDTH, "height": HEIGHT, "fps": FPS, "bitrate": 1500, "mixedVideoLayout": 1}
-        request["recordingFileConfig"] = {"avFileType": ["hls", "mp4"]}
     else:
         config["subscribeUidGroup"] = 1
-    envelope = {"cname": CHANNEL, "uid": str(uid)}
-    acquired = await _answer(await client.post("acquire", json={**envelope, "clientRequest": {}}), "acquire")
-    resource_id = acquired["resourceId"]
-    path = f"resourceid/{resource_id}/mode/{mode}/start"
-    started = await _answer(await client.post(path, json={**envelope, "clientRequest": request}), "start")
-    return _Handle(client, mode, str(uid), resource_id, started["sid"], asked_ms=_now_ms())
+    return await client.start(CHANNEL, uid, mode, request)
 
 
-async def _answer(response: httpx.Response, call: str) -> dict[str, Any]:
-    if response.status_code != httpx.codes.OK:
-        raise DemoError(f"{call} was answered with {response.status_code}: {response.text[:300]}")
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
-def _client(service: "_Service") -> httpx.AsyncClient:
-    known = service.credentials
-    url = f"http://127.0.0.1:{service.api_port}/v1/apps/{known.app_id}/cloud_recording/"
-    return httpx.AsyncClient(base_url=url, auth=(known.customer_id, known.customer_secret), timeout=30, trust_env=False)
+async def _stop(recording: RunningRecording, mode: str, folder: Path) -> Recording:
+    files: list[str] = []
+    try:
+        listed = (await recording.stop())["fileList"]
+        files = [listed] if isinstance(listed, str) else [entry["fileName"] for entry in listed]
+    except ApiError as error:
+        if error.status != httpx.codes.PARTIAL_CONTENT:  # not everything is stored yet
+            raise
+    return Recording(
+        mode=mode,
+        sid=recording.sid,
+        folder=folder,
+        asked_ms=recording.asked_ms,
+        started_ms=recording.slice_start_ms,
+        statuses=frozenset(recording.statuses),
+        files=tuple(files),
+    )
 
 
 # ---- the service and its publishers -------------------------------------------------------------------------------
@@ -221,8 +177,7 @@ async def _service(folder: Path) -> AsyncIterator[_Service]:
     }
     async with spawned(folder / "serve.log", "serve", environment={f"CLOUD_RECORDER_{k}": str(v) for k, v in settings.items()}) as process:
         await until_said(process, folder / "serve.log", "ready;", "the service")
-        credentials = Credentials.model_validate_json((folder / "data" / "credentials.json").read_bytes())
-        yield _Service(api, hub, credentials)
+        yield _Service(api, hub, Credentials.read(folder / "data" / "credentials.json"))
 
 
 class _Channel:

@@ -1,6 +1,8 @@
 """All channels and sessions of a hub process. It knows nothing of HTTP."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final
 from weakref import WeakValueDictionary
@@ -61,8 +63,9 @@ class Hub:
         connection = for_publisher(offer)
         session = Session(connection, offer, expires_at=expires_at)
         ingest = Ingest(uid, channel, session)
-        text = await self._answer(connection, offer)
-        ingest.negotiated()
+        async with _closed_on_error(connection):
+            text = await answer(connection, offer)
+            ingest.negotiated()
         self._start(ingest)
         return session, text
 
@@ -79,21 +82,14 @@ class Hub:
         connection = for_subscriber(offer, {kind: source.codec for kind, source in ingest.sources.items()})
         session = Session(connection, offer, expires_at=expires_at)
         egress = Egress(session, ingest)
-        text = await self._answer(connection, offer)
+        async with _closed_on_error(connection):
+            text = await answer(connection, offer)
         self._start(egress)
         return session, text
 
     def _check_room(self) -> None:
         if len(self._sessions) >= _SESSIONS_LIMIT:
             raise HubFull
-
-    @staticmethod
-    async def _answer(connection: RTCPeerConnection, offer: Offer) -> str:
-        try:
-            return await answer(connection, offer)
-        except BaseException:
-            await connection.close()
-            raise
 
     def _start(self, part: Ingest | Egress) -> None:
         self._sessions[part.session.id] = part
@@ -104,3 +100,12 @@ class Hub:
             await part.session.run(part)
         finally:
             del self._sessions[part.session.id]
+
+
+@contextlib.asynccontextmanager
+async def _closed_on_error(connection: RTCPeerConnection) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await connection.close()
+        raise

@@ -8,6 +8,7 @@ from recorder.frames import Kind
 from recorder.hub import feedback
 from recorder.hub.channel import Channel
 from recorder.hub.messages import Mute, Participant
+from recorder.hub.negotiation import OfferUnacceptable
 from recorder.hub.session import Session
 from recorder.hub.source import Repair, Source
 from recorder.rtp.packet import Header, nack, parse_header, picture_loss_indication, receiver_report
@@ -46,7 +47,11 @@ class Ingest:
         session.listen(self._on_rtp, self._on_rtcp)
 
     def negotiated(self) -> None:
-        """Both descriptions are set: what comes is known from now on."""
+        """Both descriptions are set: what comes is known from now on.
+
+        Raises:
+            OfferUnacceptable: nothing will come.
+        """
         for media in self.session.tap.media():
             if media.direction != "recvonly" or not media.codecs:
                 continue
@@ -55,6 +60,8 @@ class Ingest:
             self._routes |= dict.fromkeys(source.payload_types, source)
             repaired = {c.payload_type: int(c.fmtp["apt"]) for c in media.codecs if c.name == "rtx" and "apt" in c.fmtp}
             self._routes |= dict.fromkeys(repaired, Repair(source, repaired))
+        if not self.sources:
+            raise OfferUnacceptable("the offer sends nothing in a codec known here")
 
     def participant(self) -> Participant:
         """As the roster shows it."""

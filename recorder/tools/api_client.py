@@ -1,5 +1,6 @@
 """A customer of the recording API, as small as one can be: used by the demo, the tests and the benches."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,22 @@ class RunningRecording:
         self.slice_start_ms = response.get("sliceStartTime") or self.slice_start_ms
         self.statuses.add(int(response["status"]))
         return response
+
+    async def gone(self, seconds: float) -> None:
+        """Wait until the recording has ended by itself.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    await self.query()
+                except ApiError as error:
+                    if error.status == httpx.codes.NOT_FOUND:
+                        return
+                    raise
+                await asyncio.sleep(0.5)
 
     async def command(self, call: str, request: dict[str, Any]) -> dict[str, Any]:
         """update, updateLayout or stop."""

@@ -89,7 +89,10 @@ class Publisher:
         if self.video and video is not None:
             self.video.muted = video
         state = {"audio": bool(self.audio and self.audio.muted), "video": bool(self.video and self.video.muted)}
-        answer = await self._http.put(f"{self._resource}/mute", json=state)
+        try:
+            answer = await self._http.put(f"{self._resource}/mute", json=state)
+        except httpx.HTTPError as error:
+            raise PublishError(f"no connection to the hub: {type(error).__name__}") from error
         if not answer.is_success:
             raise PublishError(f"the hub answers {answer.status_code} to mute")
 

@@ -60,8 +60,8 @@ async def _measure() -> tuple[list[float], list[float]]:
             running = await stack.enter_async_context(service(Path(folder), API__REQUESTS_PER_SECOND="1000"))
             client = await stack.enter_async_context(running.client())
             for uid, video in ((101, "h264"), (102, "vp8"), (103, "none")):
-                words = ("--app", running.credentials.app_id, "--video", video, "--fps", "15", "--bitrate", "500")
-                await stack.enter_async_context(publisher(running.hub, uid, *words, channel=CHANNEL))
+                words = ("--video", video, "--fps", "15", "--bitrate", "500")
+                await stack.enter_async_context(publisher(running.hub, uid, *words, app=running.credentials.app_id, channel=CHANNEL))
             starts = []
             for number in range(ROUNDS):
                 recording, seconds = await _first_frame(client, 900 + number)

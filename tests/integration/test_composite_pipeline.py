@@ -9,7 +9,7 @@ from recorder.settings import Recording
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
-from recorder.worker.pipeline import Event, Joined, Left, Pipeline, Started, Stopped, Surroundings, create
+from recorder.worker.pipeline import Joined, Left, Pipeline, Started, Stopped, Surroundings, create
 from storage.spool import RecordingSpool
 from tests.integration.media import SECOND, Person
 
@@ -143,10 +143,10 @@ def test_layout_changes_take_effect_at_their_time(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "spool")
     pipeline = recorded.pipeline(_spec(audio=False))
     people = [Person(101, sound=False), Person(102, "vp8", sound=False)]
-    changes: list[tuple[int, Event]] = [(5 * SECOND, Layout(number=0, background_color="#00ff00"))]
-    items: list[tuple[int, object]] = [(0, Joined(person.uid)) for person in people]
+    items: list[tuple[int, object]] = [(5 * SECOND, Layout(number=0, background_color="#00ff00"))]
+    items += [(0, Joined(person.uid)) for person in people]
     items += [(frame.time_ns + 20_000_000, frame) for person in people for frame in person.frames()]
-    for now, item in sorted(items + changes, key=lambda pair: pair[0]):
+    for now, item in sorted(items, key=lambda pair: pair[0]):
         pipeline.take(item, now)  # type: ignore[arg-type]
         pipeline.advance(now)
     pipeline.close(10 * SECOND)

@@ -143,3 +143,10 @@ async def test_a_readable_master_key_is_refused(tmp_path: Path) -> None:
     _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 2
     assert "master.key" in errors.decode()
+
+
+async def test_the_control_plane_loads_no_media_library() -> None:
+    code = "import cli.api, sys; print(sorted({'av', 'aiortc', 'numpy', 'mixer'} & sys.modules.keys()))"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert output.decode().strip() == "[]"

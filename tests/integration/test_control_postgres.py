@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from api.store import open_store
+from recorder.protocol import Done, Event, PhaseChanged
 from recorder.settings import Settings
 from tests.contract.conftest import a_deployment, eventually, open_world
 
@@ -78,6 +79,17 @@ async def test_the_whole_life_of_a_recording(database_url: str, tmp_path: Path) 
         assert stopping.result().json()["serverResponse"]["uploadingStatus"] == "uploaded"
         assert (await world.caller.http.get(f"{path}/query")).status_code == 404
         assert (await world.caller.http.get(f"{path.replace(sid, 'a%00b')}/query")).status_code == 404
+
+
+async def test_events_keep_their_order_though_transactions_could_overtake(database_url: str, tmp_path: Path) -> None:
+    async with open_world(a_deployment(tmp_path / "data", database_url=database_url)) as world, world.agent() as agent:
+        task = await world.caller.started()
+        await eventually(lambda: task.sid in agent.claimed)
+        for first in range(0, 200, 20):
+            phases = [PhaseChanged(phase="ready" if n % 2 else "recording") for n in range(20)]
+            events = [Event(sid=task.sid, epoch=1, sequence=first + n, at_ms=0, body=phase) for n, phase in enumerate(phases)]
+            assert await asyncio.gather(*(agent.peer.request(event) for event in events)) == [Done()] * 20
+            assert (await task.query()).json()["serverResponse"]["status"] == 4
 
 
 async def test_two_control_planes_share_the_state(database_url: str, tmp_path: Path) -> None:

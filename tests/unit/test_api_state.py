@@ -9,6 +9,7 @@ from api.changes import Changes
 from api.lifecycle import Status
 from api.limits import Buckets
 from api.tables import Recording
+from recorder.protocol import Outcome, Phase
 
 
 class Clock:
@@ -63,7 +64,7 @@ def a_row(status: Status) -> Recording:
 
 @pytest.mark.parametrize("before", [Status.STOPPING, Status.STOPPED, Status.EXITED, Status.FAILED])
 @pytest.mark.parametrize("phase", ["starting", "ready", "recording"])
-def test_nothing_leads_back_from_stopping(before: Status, phase: lifecycle.Phase) -> None:
+def test_nothing_leads_back_from_stopping(before: Status, phase: Phase) -> None:
     row = a_row(before)
     lifecycle.advance(row, phase)
     lifecycle.accept(row)
@@ -80,7 +81,7 @@ def test_a_new_worker_begins_again() -> None:
     ("outcome", "status"),
     [("complete", 8), ("aborted", 8), ("limit_reached", 8), ("failed", 20), ("interrupted", 20)],
 )
-def test_the_end(outcome: lifecycle.Outcome, status: int) -> None:
+def test_the_end(outcome: Outcome, status: int) -> None:
     row = a_row(Status.RECORDING)
     lifecycle.end(row, outcome, "stopped")
     assert (row.status, row.live, row.finished, row.sealed_spec) == (7, False, False, b"secret")

@@ -1,6 +1,7 @@
 """Capture times: before and after sender reports, drift, jumps, wraps."""
 
 import random
+from itertools import pairwise
 
 from recorder.media.timeline import SLEW, SenderClock, StreamClock
 
@@ -58,7 +59,7 @@ def _run(*, video_delay_ms: int, seconds: int, ppm: float = 0.0, seed: int = 1) 
 def test_reports_take_away_a_constant_difference_of_the_paths_by_slewing() -> None:
     differences = _run(video_delay_ms=105, seconds=20)
     assert differences[0] > 90 * MS
-    steps = [b - a for a, b in zip(differences, differences[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(differences)]
     assert min(steps) >= -2 * SLEW * SECOND
     assert all(abs(d) < MS for d in differences[6:])
 

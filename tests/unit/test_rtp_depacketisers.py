@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
+from av.video.codeccontext import VideoCodecContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,11 +36,12 @@ def _feed(depacketiser: Depacketiser, payloads: list[bytes], timestamp: int) -> 
 
 def _decode(codec: str, units: list[AccessUnit]) -> list[tuple[int, int]]:
     decoder = av.CodecContext.create(codec, "r")
+    assert isinstance(decoder, VideoCodecContext)
     pictures = []
     for unit in units:
         pictures += decoder.decode(av.Packet(unit.payload))
     pictures += decoder.decode(None)
-    return [(p.width, p.height) for p in pictures]  # type: ignore[attr-defined]
+    return [(p.width, p.height) for p in pictures]
 
 
 @pytest.mark.parametrize(("codec", "encoder"), [("h264", H264Encoder), ("vp8", Vp8Encoder)])

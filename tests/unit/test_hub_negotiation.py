@@ -1,0 +1,146 @@
+"""What the hub makes of offers before anything is sent."""
+
+import pytest
+from aiortc import RTCPeerConnection, RTCSessionDescription
+
+from recorder.hub.negotiation import (
+    OfferMalformed,
+    OfferUnacceptable,
+    for_publisher,
+    for_subscriber,
+    may_try,
+    offer_video_orientation,
+    read_candidates,
+    read_offer,
+)
+from recorder.hub.source import ORIENTATION
+
+HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=ice-ufrag:frag\r\na=ice-pwd:passwordpasswordpassword\r\n"
+HEAD += "a=fingerprint:sha-256 " + ":".join(["AA"] * 32) + "\r\na=setup:actpass\r\n"
+VP8 = "a=rtpmap:96 VP8/90000\r\n"
+H264 = "a=rtpmap:97 H264/90000\r\na=fmtp:97 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n"
+
+
+def media(kind: str, mid: int, codecs: str, direction: str = "sendonly", more: str = "") -> str:
+    numbers = " ".join(line[len("a=rtpmap:") :].split()[0] for line in codecs.splitlines() if line.startswith("a=rtpmap:"))
+    return f"m={kind} 9 UDP/TLS/RTP/SAVPF {numbers}\r\na={direction}\r\na=mid:{mid}\r\na=rtcp-mux\r\n{codecs}{more}"
+
+
+def opus(direction: str = "sendonly") -> str:
+    return media("audio", 0, "a=rtpmap:111 opus/48000/2\r\n", direction)
+
+
+def directions(connection: RTCPeerConnection) -> list[tuple[str, str]]:
+    return [(transceiver.kind, transceiver.direction) for transceiver in connection.getTransceivers()]
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("192.0.2.1", True),
+        ("10.1.2.3", True),
+        ("2001:db8::1", True),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("169.254.169.254", False),
+        ("fe80::1", False),
+        ("224.0.0.1", False),
+        ("0.0.0.0", False),
+        ("255.255.255.255", False),
+        ("printer.local", False),
+        ("127.1", False),
+    ],
+)
+def test_only_proper_addresses_are_tried(address: str, allowed: bool) -> None:
+    assert may_try(f"1 1 udp 2130706431 {address} 5000 typ host", allow_loopback=False) is allowed
+    assert may_try(f"1 1 udp 2130706431 {address} 5000 typ host", allow_loopback=True) is (allowed or address in ("127.0.0.1", "::1"))
+
+
+def test_candidates_are_limited_and_never_said_to_be_complete() -> None:
+    candidates = "".join(f"a=candidate:{i} 1 udp 1 192.0.2.{i} 5000 typ host\r\n" for i in range(1, 60))
+    offer = read_offer(
+        HEAD + opus() + candidates + "a=candidate:9 1 udp 1 127.0.0.1 22 typ host\r\na=end-of-candidates\r\n", allow_loopback=False
+    )
+    assert offer.candidates == offer.sdp.count("a=candidate:") == 20
+    assert "127.0.0.1" not in offer.sdp
+    assert "end-of-candidates" not in offer.sdp
+    assert offer.ufrag == "frag"
+
+
+async def test_publisher_is_taken_in_its_first_usable_codec() -> None:
+    other = "a=rtpmap:98 H265/90000\r\n"
+    offer = read_offer(HEAD + opus() + media("video", 1, other + H264 + VP8), allow_loopback=True)
+    connection = for_publisher(offer)
+    assert directions(connection) == [("audio", "recvonly"), ("video", "recvonly")]
+    await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+    text = (await connection.createAnswer()).sdp
+    assert "H264" in text
+    assert "VP8" not in text
+    assert "H265" not in text
+    await connection.close()
+
+
+async def test_second_video_and_unsent_kinds_stay_inactive() -> None:
+    text = HEAD + opus("recvonly") + media("video", 1, VP8) + media("video", 2, VP8)
+    assert directions(for_publisher(read_offer(text, allow_loopback=True))) == [
+        ("audio", "inactive"),
+        ("video", "recvonly"),
+        ("video", "inactive"),
+    ]
+
+
+async def test_subscriber_gets_what_is_published_and_nothing_else() -> None:
+    text = HEAD + opus("recvonly") + media("video", 1, VP8 + H264, "recvonly")
+    offer = read_offer(text, allow_loopback=True)
+    connection = for_subscriber(offer, {"video": "h264"})
+    assert directions(connection) == [("audio", "inactive"), ("video", "sendonly")]
+    await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+    answer = (await connection.createAnswer()).sdp
+    assert "a=rtpmap:97 H264/90000" in answer
+    assert "VP8" not in answer
+    await connection.close()
+    with pytest.raises(OfferUnacceptable):
+        for_subscriber(offer, {"video": "av1"})
+    with pytest.raises(OfferUnacceptable):
+        for_subscriber(offer, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", OfferMalformed),
+        (HEAD, OfferMalformed),
+        (HEAD.replace("a=ice-ufrag:frag\r\n", "") + opus(), OfferMalformed),
+        (HEAD + "m=audio\r\n", OfferMalformed),
+        (HEAD + opus() + "a=fmtp:1 x=y\r\n", OfferMalformed),
+        (HEAD + opus() * 9, OfferUnacceptable),
+        (HEAD + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n", OfferUnacceptable),
+        (HEAD + "m=text 9 UDP/TLS/RTP/SAVPF 98\r\na=mid:0\r\n", OfferUnacceptable),
+    ],
+)
+def test_bad_offers(text: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        read_offer(text, allow_loopback=True)
+
+
+async def test_offer_without_a_known_codec_is_refused() -> None:
+    with pytest.raises(OfferUnacceptable):
+        for_publisher(read_offer(HEAD + media("video", 0, "a=rtpmap:98 theora/90000\r\n"), allow_loopback=True))
+
+
+def test_trickled_candidates() -> None:
+    fragment = "a=ice-ufrag:frag\r\na=candidate:1 1 udp 1 192.0.2.1 5000 typ host\r\na=candidate:2 1 udp 1 127.0.0.1 22 typ host\r\n"
+    found = read_candidates(fragment, ufrag="frag", allow_loopback=False)
+    assert [candidate.ip for candidate in found] == ["192.0.2.1"]
+    with pytest.raises(OfferUnacceptable):
+        read_candidates(fragment, ufrag="new", allow_loopback=False)
+
+
+def test_rotation_is_negotiated_once() -> None:
+    from aiortc.codecs import HEADER_EXTENSIONS
+
+    offer_video_orientation()
+    offer_video_orientation()
+    assert [extension.uri for extension in HEADER_EXTENSIONS["video"]].count(ORIENTATION) == 1
+    ids = [extension.id for extension in HEADER_EXTENSIONS["video"]]
+    assert len(set(ids)) == len(ids)
