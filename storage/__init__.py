@@ -7,9 +7,10 @@ block: run them in threads. Nothing here knows what a recording is.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, Protocol
 
 from storage.errors import BadOptions
@@ -88,6 +89,11 @@ class ObjectStore(Protocol):
     def close(self) -> None: ...
 
 
+def vendors() -> frozenset[int]:
+    """The vendor numbers that recordings can be stored with."""
+    return frozenset(number for module in _modules() for number in module.NUMBERS)
+
+
 def open_store(options: StoreOptions, check_address: CheckAddress) -> ObjectStore:
     """Load the vendor and open the bucket. Connects to nothing yet.
 
@@ -96,11 +102,14 @@ def open_store(options: StoreOptions, check_address: CheckAddress) -> ObjectStor
     Raises:
         BadOptions: there is no such vendor, region or endpoint.
     """
-    from storage import vendors
-
-    for found in pkgutil.iter_modules(vendors.__path__):
-        module = importlib.import_module(f"storage.vendors.{found.name}")
+    for module in _modules():
         if options.vendor in module.NUMBERS:
             store: ObjectStore = module.create(options, check_address)
             return store
     raise BadOptions(f"there is no storage vendor {options.vendor}")
+
+
+def _modules() -> Iterator[ModuleType]:
+    """One module per vendor; a vendor's SDK is loaded only when a store is made."""
+    folder = importlib.import_module("storage.vendors").__path__
+    return (importlib.import_module(f"storage.vendors.{found.name}") for found in pkgutil.iter_modules(folder))

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+import storage
 from api.schemas.wire import Given, Printable, Problem, Wire, is_http_url, wrong
 from recorder.spec import Storage
 from storage.regions import REGIONS
@@ -13,7 +14,7 @@ from storage.regions import REGIONS
 LOCAL_FOLDER: Final = 100  # ours; has no keys
 S3_COMPATIBLE: Final = 11
 
-_VENDORS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, S3_COMPATIBLE, LOCAL_FOLDER)
+_VENDORS: Final = tuple(sorted(storage.vendors()))
 
 # Who understands which extra; elsewhere it would be dropped silently, and with it the protection the customer counts on.
 _UNDERSTOOD: Final = {"stsToken": (1, 2, 3, S3_COMPATIBLE), "sse": (1, S3_COMPATIBLE), "tag": (1, 2, S3_COMPATIBLE)}

@@ -62,8 +62,9 @@ def _record(console: Console, data: Path, seconds: int) -> Take:
         return asyncio.run(run(data, seconds, console.print, tick))
 
 
-def _reason(error: Exception) -> DemoError | ApiError | None:
+def _reason(error: BaseException) -> DemoError | ApiError | None:
     """What the demo stopped at, out of a group of tasks that ended with it."""
-    if isinstance(error, ExceptionGroup):
-        return next(filter(None, map(_reason, error.exceptions)), None)
-    return error if isinstance(error, DemoError | ApiError) else None
+    if isinstance(error, DemoError | ApiError):
+        return error
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((reason for each in inner if (reason := _reason(each))), None)

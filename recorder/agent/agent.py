@@ -75,7 +75,7 @@ class Agent:
                 log.exception("a recording in the spool cannot be read, it is left alone", extra={"sid": sid})
                 continue
             if recording.settled:
-                log.warning("the spool holds files of an ended recording that could not be stored", extra={"sid": sid})
+                recording.tidy()
             elif recording.claimed_before:
                 self._start(recording)
             else:  # the crash came before the claim was answered
@@ -194,6 +194,8 @@ class Agent:
             await peer.run()
         except* (ValidationError, ValueError) as errors:
             log.error("a worker sent what is no message", extra={"errors": len(errors.exceptions)})  # noqa: TRY400  # they quote it
+        except* OSError as errors:
+            log.warning("a worker's connection broke", extra={"error": str(errors.exceptions[0])})
         finally:
             if recording:
                 recording.worker_gone(peer)

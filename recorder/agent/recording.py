@@ -97,7 +97,7 @@ class Recording:
 
     @property
     def settled(self) -> bool:
-        """A former life has seen it to its end and told so; what is left in the spool could not be stored."""
+        """A former life has seen it to its end and told so."""
         return self._finished is not None and self._events.all_delivered
 
     @property
@@ -126,15 +126,19 @@ class Recording:
             keep = not self._uploads.complete
         except* Abandoned as errors:
             log.error("recording abandoned", extra={"reason": str(errors.exceptions[0])})  # noqa: TRY400  # not a fault of ours
-            keep = not self._uploads.complete
+            keep = not (self._uploads.empty or (self._finished and self._uploads.complete))
         except* Exception as errors:
             log.exception("recording failed")
             await self._last_words("spool_full" if errors.subgroup((SpoolError, OSError)) else "crashed")
         self._tidy(keep)
 
+    def tidy(self) -> None:
+        """Of a settled one: remove the folder unless it holds what could not be stored."""
+        self._tidy(not self._uploads.complete)
+
     def _tidy(self, keep: bool) -> None:
         if keep:
-            log.error("files that are not stored stay in the spool")
+            log.error("files that are not stored stay in the spool", extra={"folder": str(self._spool.folder)})
         try:
             self._spool.close() if keep else self._spool.destroy()
         except OSError:

@@ -4,13 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from statistics import median
 
 import pytest
 
+from recorder.frames import Kind
 from recorder.rtp.packet import nack, picture_loss_indication
 from recorder.tools.publish import PublishError
 from recorder.tools.publish_media import Library
-from tests.integration.hub_room import Roster, Subscriber, publishing, running_hub, until
+from tests.integration.hub_room import Roster, Subscriber, publishing, running_hub, starts_h264_keyframe, until
 
 
 @pytest.fixture
@@ -177,3 +179,31 @@ async def test_two_hundred_packets_a_second_cost_little(hub: str, library: Libra
             numbers = [header.sequence for header, _ in subscriber.of("audio")]
             assert all((later - first) & 0xFFFF == 1 for first, later in pairwise(numbers))
             await subscriber.stop()
+
+
+async def test_capture_times_of_picture_and_sound_correspond(hub: str, library: Library) -> None:
+    """By the sender reports alone, a flash and the beep of the same full second were captured at the same moment."""
+    async with publishing(hub, 101, library) as publisher, Subscriber(hub, 101) as subscriber:
+        await until(lambda: len(subscriber.of("audio")) > 20 and len(subscriber.of("video")) > 20)
+        await until(lambda: all(len(subscriber.reports[subscriber.ssrc(kind)]) >= 4 for kind in ("audio", "video")))
+        assert publisher.audio
+        loop = await library.audio(101)
+        places = {packet: number for number, packet in enumerate(loop.packets)}
+        sound_zeros = [
+            captured(subscriber, "audio", header.timestamp) - places[payload] * 0.02 + loop.delay / 48_000
+            for header, payload in subscriber.of("audio")
+        ]
+        keyframes = [header.timestamp for header, payload in subscriber.of("video") if starts_h264_keyframe(payload)]
+        picture_zero = captured(subscriber, "video", keyframes[-1])  # a regular one: the 2 s of a GOP divide the loop
+        assert abs(median((picture_zero - zero + 1) % 2 - 1 for zero in sound_zeros)) < 0.02
+
+
+def captured(subscriber: Subscriber, kind: Kind, timestamp: int) -> float:
+    """Unix time of an RTP time: the median of what each sender report says."""
+    clock = 48_000 if kind == "audio" else 90_000
+    times = []
+    for report in subscriber.reports[subscriber.ssrc(kind)]:
+        ntp = int.from_bytes(report.info[:8], "big") / 2**32
+        distance = (timestamp - int.from_bytes(report.info[8:12], "big") + 0x80000000) % 0x100000000 - 0x80000000
+        times.append(ntp + distance / clock)
+    return median(times)
