@@ -20,7 +20,7 @@ from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Pl
 from recorder.frames import Codec, EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import Media, MediaTap, use_addresses
+from recorder.rtp.tap import VIDEO_ORIENTATION, Media, MediaTap, offer_extension, use_addresses
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class HubConnector:
 
     async def join(self) -> None:
         use_addresses(self._place.addresses)
+        offer_extension("video", VIDEO_ORIENTATION)
         deadline = time.monotonic() + CONNECT_SECONDS
         while True:
             try:
@@ -62,7 +63,8 @@ class HubConnector:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.2)
-        self._greet(await self._roster.recv())
+        async with asyncio.timeout(CONNECT_SECONDS):
+            self._greet(await self._roster.recv())
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._ended)
 
@@ -234,7 +236,9 @@ class HubConnector:
         Raises:
             ConnectionError: the hub refuses.
         """
-        response = await self.http.post(f"/whep/{self._path}/{uid}", content=sdp, headers={"Content-Type": "application/sdp"})
+        response = await self.http.post(
+            f"/whep/{self._path}/{uid}?uid={self._spec.uid}", content=sdp, headers={"Content-Type": "application/sdp"}
+        )
         if response.status_code != 201:
             raise ConnectionError(f"WHEP answers {response.status_code}")
         return response.text, response.headers.get("Location", "")
@@ -251,6 +255,7 @@ class HubConnector:
             uid,
             routes=routes,
             retransmissions=repeats,
+            orientation_id=next((m.extensions.get(VIDEO_ORIENTATION, 0) for m in media if m.kind == "video"), 0),
             on_frame=self._frame,
             patience_ns=self._place.jitter_ms * 1_000_000,
             zero_ns=self._place.zero_ns,

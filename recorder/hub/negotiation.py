@@ -12,20 +12,16 @@ from aiortc import (
     RTCIceCandidate,
     RTCPeerConnection,
     RTCRtpCodecCapability,
-    RTCRtpHeaderExtensionParameters,
     RTCRtpReceiver,
     RTCSessionDescription,
 )
-from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.exceptions import InternalError, OperationError
 from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
 from recorder.frames import Kind
-from recorder.hub.source import ORIENTATION
 
 CANDIDATES_LIMIT = 20
 _MEDIA_LIMIT = 8  # m-lines
-_ORIENTATION_ID = 4  # in our own offers; free in aiortc's numbering
 
 # What aiortc raises for broken descriptions, besides its own errors.
 _BROKEN = (ValueError, AssertionError, AttributeError, LookupError, TypeError, StopIteration, RecursionError)
@@ -55,12 +51,6 @@ class Offer:
     lines: tuple[Line, ...]
     ufrag: str
     candidates: int
-
-
-def offer_video_orientation() -> None:
-    """Let aiortc negotiate the rotation of pictures, which it does not know by itself; process-wide, harmless when repeated."""
-    if not any(extension.uri == ORIENTATION for extension in HEADER_EXTENSIONS["video"]):
-        HEADER_EXTENSIONS["video"].append(RTCRtpHeaderExtensionParameters(id=_ORIENTATION_ID, uri=ORIENTATION))
 
 
 def read_offer(text: str, *, allow_loopback: bool) -> Offer:

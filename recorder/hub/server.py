@@ -9,8 +9,7 @@ from typing import Final
 import uvicorn
 
 from recorder.hub.app import create_app
-from recorder.hub.negotiation import offer_video_orientation
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.tap import VIDEO_ORIENTATION, offer_extension, use_addresses
 from recorder.settings import Hub
 
 _PING_SECONDS: Final = 10.0  # a recorder whose machine vanished leaves the roster within twice that
@@ -28,7 +27,7 @@ class _Server(uvicorn.Server):
 async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket | None = None) -> None:
     """Serve on the configured address, or on an already bound `listener`, until `stop` is set."""
     use_addresses(settings.addresses)
-    offer_video_orientation()
+    offer_extension("video", VIDEO_ORIENTATION)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

@@ -11,12 +11,11 @@ from recorder.frames import Kind
 from recorder.hub.feedback import SenderInfo
 from recorder.hub.reception import Reception
 from recorder.rtp.packet import ONE_BYTE_EXTENSIONS, Header, extensions, parse_header
-from recorder.rtp.tap import Media
+from recorder.rtp.tap import VIDEO_ORIENTATION, Media
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
-ORIENTATION = "urn:3gpp:video-orientation"
 AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
-_PASSED_ON = (ORIENTATION, AUDIO_LEVEL)
+_PASSED_ON = (VIDEO_ORIENTATION, AUDIO_LEVEL)
 
 KEYFRAME_INTERVAL_NS = 500_000_000
 _HISTORY: dict[Kind, int] = {"audio": 128, "video": 1024}  # packets, 2–3 s: what may still be asked for

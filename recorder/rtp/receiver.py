@@ -69,6 +69,7 @@ class _Stream:
         self.reporting = _Reporting()
         self.wants_keyframe = track.kind == "video"
         self.size = (0, 0)
+        self.rotation = 0  # told by some packets, valid for all that follow
         self.last_arrival_ns = 0
 
 
@@ -81,6 +82,7 @@ class SessionReceiver:
         *,
         routes: dict[int, Route],
         retransmissions: dict[int, int],  # RTX payload type -> the payload type it repeats (RFC 4588)
+        orientation_id: int = 0,  # of the header extension for the camera's rotation; 0: not negotiated
         on_frame: Callable[[EncodedFrame], None],
         patience_ns: int,
         zero_ns: int,
@@ -88,6 +90,7 @@ class SessionReceiver:
         self._uid = uid
         self._routes = routes
         self._retransmissions = retransmissions
+        self._orientation_id = orientation_id
         self._on_frame = on_frame
         self._patience_ns = patience_ns
         self._zero_ns = zero_ns
@@ -196,6 +199,8 @@ class SessionReceiver:
             if after_loss:
                 stream.depacketiser.reset()
                 stream.wants_keyframe = stream.track.kind == "video"
+            if header.extension_end and self._orientation_id and stream.track.kind == "video":
+                stream.rotation = self._rotation(data, header, stream.rotation)
             try:
                 unit = stream.depacketiser.push(
                     data[header.payload_offset : header.payload_end], timestamp=header.timestamp, marker=header.marker
@@ -218,7 +223,13 @@ class SessionReceiver:
             stream.size = (unit.width, unit.height)
         self.counters.frames += 1
         width, height = stream.size
-        self._on_frame(EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height))
+        rotation = stream.rotation
+        self._on_frame(EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, rotation))
+
+    def _rotation(self, data: bytes, header: rtp.Header, before: int) -> int:
+        """Degrees clockwise (3GPP TS 26.114 section 7.4.5)."""
+        value = rtp.extensions(data, header).get(self._orientation_id)
+        return 90 * (value[0] & 3) if value else before
 
     @staticmethod
     def _measure_jitter(stream: _Stream, header: rtp.Header, now: int) -> None:

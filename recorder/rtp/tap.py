@@ -16,10 +16,14 @@ from typing import Any, cast
 import aioice.ice
 import pylibsrtp
 from aiortc import RTCPeerConnection, RTCRtpSender
+from aiortc.codecs import HEADER_EXTENSIONS
+from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.sdp import SessionDescription
 
 from recorder.frames import Kind
 from recorder.rtp.packet import is_rtcp
+
+VIDEO_ORIENTATION = "urn:3gpp:video-orientation"
 
 TICK_SECONDS = 0.01
 _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
@@ -63,6 +67,14 @@ def use_addresses(addresses: Sequence[str]) -> None:
         return [address for address in chosen if (use_ipv6 if ":" in address else use_ipv4)]
 
     aioice.ice.get_host_addresses = get_host_addresses
+
+
+def offer_extension(kind: Kind, uri: str) -> None:
+    """Let aiortc negotiate a header extension that it does not know by itself; process-wide, harmless when repeated."""
+    known = HEADER_EXTENSIONS[kind]
+    if not any(extension.uri == uri for extension in known):
+        taken = {extension.id for extensions in HEADER_EXTENSIONS.values() for extension in extensions}
+        known.append(RTCRtpHeaderExtensionParameters(id=max(taken) + 1, uri=uri))
 
 
 def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> None:

@@ -52,8 +52,8 @@ class AudioTrack(MediaStreamTrack):
             due = math.ceil((self._clock.now() - _LATE_SECONDS) * SAMPLE_RATE / AUDIO_FRAME)
             number = max(0 if self._number is None else self._number, due)
             self._number = number + 1
-            # What a decoder puts out lags behind the encoder's input; stamped like this it comes out in sync.
-            pts = number * AUDIO_FRAME - self._media.delay
+            # As browsers do it: the time is that of the encoder's input, and receivers take the codec's delay off.
+            pts = number * AUDIO_FRAME
             await self._clock.until(pts / SAMPLE_RATE)
             if not self.muted:
                 return _packet(self._media.packets[number % len(self._media.packets)], pts, SAMPLE_RATE)

@@ -9,11 +9,9 @@ from recorder.hub.negotiation import (
     for_publisher,
     for_subscriber,
     may_try,
-    offer_video_orientation,
     read_candidates,
     read_offer,
 )
-from recorder.hub.source import ORIENTATION
 
 HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=ice-ufrag:frag\r\na=ice-pwd:passwordpasswordpassword\r\n"
 HEAD += "a=fingerprint:sha-256 " + ":".join(["AA"] * 32) + "\r\na=setup:actpass\r\n"
@@ -134,13 +132,3 @@ def test_trickled_candidates() -> None:
     assert [candidate.ip for candidate in found] == ["192.0.2.1"]
     with pytest.raises(OfferUnacceptable):
         read_candidates(fragment, ufrag="new", allow_loopback=False)
-
-
-def test_rotation_is_negotiated_once() -> None:
-    from aiortc.codecs import HEADER_EXTENSIONS
-
-    offer_video_orientation()
-    offer_video_orientation()
-    assert [extension.uri for extension in HEADER_EXTENSIONS["video"]].count(ORIENTATION) == 1
-    ids = [extension.id for extension in HEADER_EXTENSIONS["video"]]
-    assert len(set(ids)) == len(ids)

@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from recorder.hub.feedback import SenderInfo
-from recorder.hub.source import AUDIO_LEVEL, MID, ORIENTATION, Outlet, Repair, Source
+from recorder.hub.source import AUDIO_LEVEL, MID, Outlet, Repair, Source
 from recorder.rtp.packet import Header, extensions, parse_header
-from recorder.rtp.tap import CodecParameters, Media
+from recorder.rtp.tap import VIDEO_ORIENTATION, CodecParameters, Media
 
 MS = 1_000_000
 
@@ -81,7 +81,8 @@ def test_padding_is_cut_off() -> None:
 
 def test_extensions_are_rebuilt_with_the_subscribers_ids() -> None:
     stream = Stream(
-        media(ids={MID: 1, ORIENTATION: 4, "urn:other": 5}), media(payload_type=120, ssrc=777, ids={MID: 9, ORIENTATION: 2}, mid="v")
+        media(ids={MID: 1, VIDEO_ORIENTATION: 4, "urn:other": 5}),
+        media(payload_type=120, ssrc=777, ids={MID: 9, VIDEO_ORIENTATION: 2}, mid="v"),
     )
     block = struct.pack("!HH", 0xBEDE, 2) + bytes([0x10, ord("0"), 0x40, 0x02, 0x51, 7, 7, 0])
     stream.push(rtp(1, block=block))
@@ -102,7 +103,7 @@ def test_audio_level_passes_and_unwanted_extensions_do_not() -> None:
 
 
 def test_damaged_extensions_do_no_harm() -> None:
-    stream = Stream(media(ids={ORIENTATION: 4}), media(payload_type=120, ssrc=777, ids={ORIENTATION: 2}))
+    stream = Stream(media(ids={VIDEO_ORIENTATION: 4}), media(payload_type=120, ssrc=777, ids={VIDEO_ORIENTATION: 2}))
     stream.push(rtp(1, block=struct.pack("!HH", 0xBEDE, 1) + b"\x4f\x01\x02\x03"))
     assert stream.packets[0][12:] == b"payload"
 

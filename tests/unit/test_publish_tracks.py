@@ -33,7 +33,7 @@ async def test_sound_is_sent_at_its_capture_time() -> None:
         packet = await track.recv()
         assert bytes(packet) == AUDIO.packets[number % 100]
         assert packet.pts is not None
-        assert (packet.pts, packet.time_base) == (number * 960 - 312, Fraction(1, 48000))
+        assert (packet.pts, packet.time_base) == (number * 960, Fraction(1, 48000))
         assert clock.time == pytest.approx(max(-0.02, packet.pts / 48000))
 
 

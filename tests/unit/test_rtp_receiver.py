@@ -1,0 +1,134 @@
+"""One session's receive path: packets in by hand, frames and feedback out."""
+
+import struct
+
+from recorder.frames import EncodedFrame
+from recorder.rtp import packet as rtp
+from recorder.rtp.receiver import MAX_STREAMS, Route, SessionReceiver
+
+MS = 1_000_000
+ZERO = 5_000 * MS  # of the timeline, on the monotonic clock
+VIDEO, AUDIO, RTX, ORIENTATION = 97, 96, 98, 4
+
+
+class Session:
+    def __init__(self) -> None:
+        self.frames: list[EncodedFrame] = []
+        self.receiver = SessionReceiver(
+            7,
+            routes={VIDEO: Route("video", "vp8", 90000), AUDIO: Route("audio", "opus", 48000)},
+            retransmissions={RTX: VIDEO},
+            orientation_id=ORIENTATION,
+            on_frame=self.frames.append,
+            patience_ns=500 * MS,
+            zero_ns=ZERO,
+        )
+
+    def video(
+        self, sequence: int, at_ms: int, *, key: bool = False, ssrc: int = 1, rotation: int | None = None, wrapped: int | None = None
+    ) -> None:
+        """One VP8 frame in one packet, 33 ms each; `wrapped`: as the retransmission of that sequence number."""
+        extension = b"" if rotation is None else struct.pack("!HHBBH", 0xBEDE, 1, ORIENTATION << 4, rotation, 0)
+        number, kind, source = (sequence, VIDEO, ssrc) if wrapped is None else (wrapped, RTX, 99)
+        head = struct.pack("!BBHII", 0x90 if extension else 0x80, 0x80 | kind, number & 0xFFFF, sequence * 3000 & 0xFFFFFFFF, source)
+        frame = b"\x00\x00\x00\x9d\x01\x2a\x80\x02\x68\x01" if key else b"\x01delta"
+        original = b"" if wrapped is None else struct.pack("!H", sequence & 0xFFFF)
+        self.receiver.packet(head + extension + original + b"\x10" + frame, ZERO + at_ms * MS)
+
+    def audio(self, sequence: int, at_ms: int) -> None:
+        head = struct.pack("!BBHII", 0x80, AUDIO, sequence & 0xFFFF, sequence * 960 & 0xFFFFFFFF, 2)
+        self.receiver.packet(head + b"\xfcsound", ZERO + at_ms * MS)
+
+    def feedback(self, at_ms: int) -> tuple[list[int], int]:
+        """Sequence numbers asked for again, and keyframe requests."""
+        lost, keyframes = [], 0
+        for data in self.receiver.tick(ZERO + at_ms * MS):
+            if data[1] == rtp.RTPFB:
+                lost += [struct.unpack_from("!H", data, 12)[0]]
+            keyframes += data[1] == rtp.PSFB
+        return lost, keyframes
+
+    def sent(self) -> list[tuple[bool, int]]:
+        return [(frame.keyframe, frame.time_ns // MS) for frame in self.frames]
+
+
+def test_video_begins_with_a_keyframe_and_asks_for_one_until_it_comes() -> None:
+    session = Session()
+    session.video(1, 0)
+    assert session.feedback(10) == ([], 1)
+    session.video(2, 33)
+    assert session.feedback(200) == ([], 0)  # not more than twice a second
+    assert session.feedback(520) == ([], 1)
+    session.video(16, 533, key=True)
+    for sequence in range(3, 16):
+        session.video(sequence, 540)
+    session.video(17, 566)
+    assert [frame.keyframe for frame in session.frames] == [True, False]
+    assert (session.frames[0].width, session.frames[0].height) == (640, 360)
+    assert session.feedback(1100) == ([], 0)
+
+
+def test_a_repaired_loss_is_invisible_and_an_unrepaired_one_waits_for_a_keyframe() -> None:
+    session = Session()
+    session.video(1, 0, key=True)
+    session.feedback(5)
+    session.video(3, 66)
+    assert session.feedback(80) == ([2], 0)
+    session.video(2, 100, wrapped=500)
+    assert len(session.frames) == 3
+    session.video(5, 133)
+    session.feedback(700)
+    assert len(session.frames) == 3  # frame 5 refers to one that is missing
+    assert session.feedback(710)[1] + session.feedback(1300)[1] >= 1
+    session.video(6, 720, key=True)
+    session.video(7, 753)
+    assert [frame.keyframe for frame in session.frames] == [True, False, False, True, False]
+    assert session.receiver.counters.frames_undecodable == 1
+
+
+def test_sound_passes_over_a_loss() -> None:
+    session = Session()
+    for sequence in (1, 2, 4, 5):
+        session.audio(sequence, sequence * 20)
+    assert len(session.frames) == 2
+    session.feedback(700)
+    assert [time for _, time in session.sent()] == [20, 40, 80, 100]
+
+
+def test_a_new_source_of_the_same_kind_takes_over() -> None:
+    session = Session()
+    session.video(1, 0, key=True)
+    session.video(40000, 40, key=True, ssrc=5)
+    session.video(40001, 73, ssrc=5)
+    assert [frame.keyframe for frame in session.frames] == [True, True, False]
+    for ssrc in range(100, 100 + 10 * MAX_STREAMS):
+        session.video(1, 100, key=True, ssrc=ssrc)
+    assert len(session.receiver._streams) <= MAX_STREAMS
+
+
+def test_rotation_stays_until_it_changes() -> None:
+    session = Session()
+    for sequence, rotation in enumerate((None, 1, None, 2, 0)):
+        session.video(sequence, sequence * 33, key=True, rotation=rotation)
+    assert [frame.rotation for frame in session.frames] == [0, 90, 90, 180, 0]
+
+
+def test_unknown_and_broken_packets_are_counted() -> None:
+    session = Session()
+    session.receiver.packet(b"\x80", ZERO)
+    session.receiver.packet(struct.pack("!BBHII", 0x80, 50, 1, 1, 1) + b"x", ZERO)
+    session.receiver.packet(struct.pack("!BBHII", 0x80, VIDEO, 1, 1, 1) + b"\x90\x80", ZERO)
+    assert (session.receiver.counters.malformed, session.receiver.counters.unrouted) == (2, 1)
+    assert session.frames == []
+
+
+def test_receiver_reports_tell_losses_and_the_last_sender_report() -> None:
+    session = Session()
+    for sequence in (1, 2, 3, 6, 7, 8):
+        session.audio(sequence, sequence * 20)
+    report = struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, 2, 0x0000AAAABBBB0000, 960, 1, 2)
+    session.receiver.control(report, ZERO + 200 * MS)
+    (data,) = [d for d in session.receiver.tick(ZERO + 700 * MS) if d[1] == rtp.RR]
+    ssrc, lost, highest, _, last, delay = struct.unpack_from("!IIIIII", data, 8)
+    assert (ssrc, lost >> 24, lost & 0xFFFFFF, highest) == (2, 2 * 256 // 8, 2, 8)
+    assert (last, delay) == (0xAAAABBBB, 65536 // 2)
