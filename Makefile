@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-ready
 DEV := $(VENV)/.dev-ready
 
-# What the tests use besides Python: judges (ffmpeg), a real browser with fonts, network namespaces and packet filters.
-APT_PACKAGES := chromium ffmpeg fonts-dejavu-core iproute2 nftables
+# What the tests use besides Python: judges (ffmpeg), a real browser with fonts, network namespaces, packet filters, a database.
+APT_PACKAGES := chromium ffmpeg fonts-dejavu-core iproute2 nftables postgresql
 
 # A name on PATH may be a version manager's shim that fails, so each candidate is run.
 FIND_PYTHON = for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
