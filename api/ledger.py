@@ -40,6 +40,7 @@ class Ledger:
             lost = missing.all()
             for row in lost:
                 lifecycle.finish(row, outcome="interrupted", reason="crashed", uploading="unknown", now_ms=self._now_ms())
+            await session.execute(delete(SeenEvent).where(SeenEvent.sid.in_([row.sid for row in lost])))
         for row in lost:
             log.error("recording lost by its node", extra={"sid": row.sid, "node": hello.node})
             metrics.RECORDINGS_ENDED.labels("interrupted", "crashed").inc()
@@ -114,8 +115,11 @@ def _count(body: EventBody) -> None:
     match body:
         case protocol.SliceCommitted():
             metrics.SLICES_COMMITTED.inc()
-        case protocol.SliceStored(backup=backup):
+        case protocol.SliceStored(backup=backup, seconds=seconds, retries=retries):
             metrics.SLICES_STORED.labels("backup" if backup else "customer").inc()
+            metrics.UPLOAD_RETRIES.inc(retries)
+            if seconds is not None:
+                metrics.UPLOAD_SECONDS.observe(seconds)
         case protocol.WorkerLost():
             metrics.WORKERS_LOST.inc()
         case protocol.Finished(outcome=outcome, reason=reason):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select, true
 from sqlalchemy.exc import IntegrityError
 
 from api import lifecycle
@@ -149,6 +149,8 @@ class Service:
         snapshot = await self._snapshot(last)
         if not snapshot.slices:
             raise ServiceError(Fault.NO_DATA)
+        if last.uploading == "unknown":  # refused by the bucket, or lost: a success would be taken for a recording that is there
+            raise ServiceError(Fault.UPLOAD_PENDING)
         return snapshot
 
     async def subscribe(self, target: Target, wanted: Subscription, problem: Callable[[bool, bool], str | None]) -> None:
@@ -273,7 +275,13 @@ class Service:
 
     async def _snapshot(self, row: Recording) -> Snapshot:
         async with self._store.read() as session:
-            files = await session.scalars(select(File).where(File.sid == row.sid).order_by(File.start_ms, File.name))
+            wanted = select(File).where(File.sid == row.sid).order_by(File.start_ms, File.name)
+            if row.status >= Status.STOPPED:  # a file that was opened and got no media before its worker died will never be there
+                there = Slice.stored.is_not(None) if row.finished else true()
+                made = select(Slice.name).where(Slice.sid == row.sid, there)
+                begun = select(Slice.playlist).where(Slice.sid == row.sid, there, Slice.playlist.is_not(None))
+                wanted = wanted.where(or_(File.name.in_(made), File.name.in_(begun)))
+            files = await session.scalars(wanted)
             slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
             return Snapshot(recording=row, files=files.all(), slices=slices or 0)
 

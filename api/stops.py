@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from api import lifecycle
 from api.bus import Bus, BusError, NoAnswer
@@ -11,7 +11,8 @@ from api.changes import Changes
 from api.errors import Fault, ServiceError
 from api.lifecycle import Status
 from api.store import Store
-from api.tables import Recording
+from api.tables import Recording, SeenEvent
+from recorder import metrics
 from recorder.protocol import Refused, Stop
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ class Stops:
         except BusError as error:
             await self._mark(sid, "sending", "pending")
             raise ServiceError(Fault.NOT_COMPLETED if isinstance(error, NoAnswer) else Fault.UNREACHABLE) from error
+        if isinstance(answer, Refused) and answer.reason == "not_yours":
+            await self._lost(sid, node)
+            raise ServiceError(Fault.NO_SUCH_TASK)
         if isinstance(answer, Refused) and answer.reason != "exiting":
             log.error("stop refused", extra={"sid": sid, "node": node, "reason": answer.reason})
             await self._mark(sid, "sending", "pending")
@@ -83,6 +87,18 @@ class Stops:
         await self._mark(sid, "sending", "sent")
         if isinstance(answer, Refused):
             raise ServiceError(Fault.EXITING)
+
+    async def _lost(self, sid: str, node: str) -> None:
+        """The node that owns it has not got it any more: nobody would ever end it, and its channel and uid would stay taken."""
+        async with self._store.write() as session:
+            row = await session.get(Recording, sid, with_for_update=True)
+            if row is None or row.finished:
+                return
+            lifecycle.finish(row, outcome="interrupted", reason="crashed", uploading="unknown", now_ms=self._now_ms())
+            await session.execute(delete(SeenEvent).where(SeenEvent.sid == sid))
+        log.error("recording lost by its node", extra={"sid": sid, "node": node})
+        metrics.RECORDINGS_ENDED.labels("interrupted", "crashed").inc()
+        self._changes.tell(sid)
 
     async def _mark(self, sid: str, before: str, after: str) -> bool:
         async with self._store.write() as session:

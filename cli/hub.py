@@ -1,6 +1,7 @@
 """`cloud-recorder hub`: the channel hub as a process of its own."""
 
 import asyncio
+import resource
 import signal
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from recorder.settings import Settings, load
 
 
 async def serve(settings: Settings) -> None:
-    """Serve the hub until SIGTERM or SIGINT."""
+    """Serve the hub until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: an address for media is none of this machine's.
+    """
+    # Each session takes a socket per address; the usual soft limit of 1024 is for programs that use select().
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,6 +1,7 @@
 """Every metric of the service, declared in one place: prefix `recorder_`, base units, labels from closed sets, never ids.
 
-Each process counts what it does; the probe listener serves `exposition()`.
+The control plane alone counts, from what its callers ask and from the events of its nodes; its probe listener serves
+`exposition()`. What another process counted would be seen by nobody.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,7 +21,7 @@ UPLOAD_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300),
     registry=REGISTRY,
 )
-UPLOAD_RETRIES = Counter("recorder_upload_retries", "Uploads tried again after a transient error", registry=REGISTRY)
+UPLOAD_RETRIES = Counter("recorder_upload_retries", "Attempts that failed before media files were verified", registry=REGISTRY)
 
 
 def exposition() -> bytes:

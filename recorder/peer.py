@@ -58,19 +58,23 @@ class Peer:
             self._waiting.pop(number, None)
 
     async def run(self) -> None:
-        """Read until the other side closes. Each request is handled in a task of its own."""
+        """Read until the other side closes. Each request is handled in a task of its own, and to its end."""
         try:
             async with asyncio.TaskGroup() as group:
-                async for line in self._reader:
-                    envelope = _Envelope.model_validate_json(line)
-                    if envelope.answer:
-                        waiting = self._waiting.get(envelope.id)
-                        if waiting and not waiting.done():
-                            waiting.set_result(envelope.body)
-                    else:
-                        group.create_task(self._answer(envelope))
+                # A process that is killed resets its connections. What it asked before is handled all the same.
+                with contextlib.suppress(ConnectionError):
+                    async for line in self._reader:
+                        if not line.endswith(b"\n"):  # cut off by the death of who was writing it
+                            break
+                        envelope = _Envelope.model_validate_json(line)
+                        if envelope.answer:
+                            waiting = self._waiting.get(envelope.id)
+                            if waiting and not waiting.done():
+                                waiting.set_result(envelope.body)
+                        else:
+                            group.create_task(self._answer(envelope))
                 self.close()  # handlers may be waiting for answers that will never come
-        except* (ConnectionError, asyncio.IncompleteReadError):
+        except* ConnectionError:
             pass
         finally:
             self.close()

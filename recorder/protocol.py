@@ -81,6 +81,8 @@ class SliceStored(_Message):
     type: Literal["stored"] = "stored"
     name: str
     backup: bool = False
+    seconds: float | None = None  # from the commit to the verified upload
+    retries: int = 0
 
 
 class Warned(_Message):

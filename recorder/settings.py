@@ -5,12 +5,14 @@ Sources, the later wins: defaults, one TOML file (`cloud-recorder --config FILE`
 """
 
 import hashlib
+import ipaddress
 import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 # Linux allows 107 bytes in the path of a Unix socket, macOS 103.
@@ -25,10 +27,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _address(text: str) -> str:
+    ipaddress.ip_address(text)  # a host name would be left out in silence where candidates are gathered
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
 class Api(_Section):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
-    probe_port: int = Field(8082, ge=0, le=65535, description="/healthz and /readyz")
+    probe_port: int = Field(8082, ge=0, le=65535, description="/healthz, /readyz and /metrics")
     allow_plain_http: bool = Field(False, description="plain HTTP on an address other than loopback: only behind a proxy that does TLS")
     requests_per_second: float = Field(10, gt=0, description="per app id; over it 429")
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in data_dir")
@@ -37,8 +47,8 @@ class Api(_Section):
 class Hub(_Section):
     host: str = "127.0.0.1"
     port: int = Field(8083, ge=0, le=65535, description="WHIP, WHEP and roster")
-    addresses: tuple[str, ...] = Field(
-        ("127.0.0.1",), description="local addresses offered as ICE candidates; empty: those of every interface but loopback"
+    addresses: tuple[Address, ...] = Field(
+        ("127.0.0.1",), description="this machine's addresses offered as ICE candidates; empty: those of every interface but loopback"
     )
     allow_open_channels: bool = Field(False, description="apps without certificate accept publishers from other hosts too")
     certificates: dict[str, SecretStr] = Field(default_factory=dict, description="app id → certificate: its channels need an access token")
@@ -48,8 +58,8 @@ class Agent(_Section):
     node: str = "local"
     max_recordings: int = Field(16, ge=1)
     hub_url: str = Field("http://127.0.0.1:8083", description="where workers find the channel hub")
-    addresses: tuple[str, ...] = Field(
-        ("127.0.0.1",), description="local addresses workers offer as ICE candidates; empty: as hub.addresses"
+    addresses: tuple[Address, ...] = Field(
+        ("127.0.0.1",), description="this machine's addresses workers offer as ICE candidates; empty: those of every interface but loopback"
     )
     upload_parallel: int = Field(4, ge=1, description="files of one recording uploaded at the same time")
     local_root: Path | None = Field(None, description="root of vendor 100 (local folder); default: data_dir/recordings")

@@ -72,8 +72,11 @@ class RecordingSpool:
         self._partial = folder / "partial"
         self._files = folder / "files"
         self._names: set[str] | None = None  # committed, ever; read from the journal before the first commit
-        for path in (folder, self._partial, self._files):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._files.exists():
+            for path in (folder, self._partial, self._files):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in (folder, folder.parent):  # else a power cut takes the folder with all that is committed in it
+                sync_folder(path)
 
     def partial(self, name: str) -> Path:
         """Where a file is written while it is open."""

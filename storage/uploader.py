@@ -59,6 +59,7 @@ class Verified:
     name: str
     stored: Stored
     seconds: float  # since it was added
+    retries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,8 @@ class Uploader:
                 return
             else:
                 self._verified.add(file.name)
-                await self._report(Verified(file.name, stored, asyncio.get_running_loop().time() - waiting.since))
+                seconds = asyncio.get_running_loop().time() - waiting.since
+                await self._report(Verified(file.name, stored, seconds, retries=attempt - 1))
                 file.path.unlink(missing_ok=True)
                 return
 

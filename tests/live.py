@@ -36,8 +36,19 @@ async def hub(of: Settings) -> AsyncIterator[str]:
     environment = {"CLOUD_RECORDER_HUB__PORT": str(of.hub.port), "CLOUD_RECORDER_DATA_DIR": str(of.data_dir)}
     log = of.data_dir / "hub.log"
     async with spawned(log, "hub", environment=environment) as process:
-        await until_said(process, log, "startup complete", "the hub")
+        await until_said(process, log, "hub starts", "the hub")
+        await _until_reachable(of.hub.port)
         yield of.agent.hub_url
+
+
+async def _until_reachable(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager

@@ -31,7 +31,8 @@ def command(seconds: int, folder: Path) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    data = folder / "demo"
+    data, summary = folder / "demo", folder / "demo.json"
+    summary.unlink(missing_ok=True)  # what an earlier run proved says nothing of this one
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     try:
@@ -43,9 +44,9 @@ def command(seconds: int, folder: Path) -> None:
         raise click.ClickException(str(reason)) from error
     with console.status("watching and measuring what was recorded"):
         verdict = judge(take)
-    report.write(verdict, take, folder / "demo.json")
+    report.write(verdict, take, summary)
     report.show(verdict, console)
-    console.print(f"summary: {folder / 'demo.json'}")
+    console.print(f"summary: {summary}")
     sys.exit(0 if verdict.ok else 1)
 
 

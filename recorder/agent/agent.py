@@ -14,9 +14,10 @@ from recorder.agent.bus import LocalBus
 from recorder.agent.process import Launcher
 from recorder.agent.recording import Node, Recording
 from recorder.agent.supervisor import Timing
+from recorder.outbound import AddressPolicy
 from recorder.peer import LINE_LIMIT_BYTES, Peer
 from recorder.protocol import AgentHello, Done, Message, Offer, Refused, Report, SetLayout, Stop, Subscribe, WorkerHello
-from recorder.settings import Settings
+from recorder.settings import ConfigError, Settings
 from storage.errors import SpoolError
 from storage.spool import Spool
 
@@ -24,12 +25,21 @@ log = logging.getLogger(__name__)
 
 # A recording of an hour in HD with a dead bucket.
 MIN_FREE_BYTES: Final = 1 << 30
+_DRAIN_POLL_SECONDS: Final = 0.05
 
 
 class Agent:
     """`run()` works until `drain()` is called and everything has ended, or the time for that is over."""
 
     def __init__(self, settings: Settings, *, launcher: Launcher | None = None, timing: Timing | None = None) -> None:
+        """
+        Raises:
+            ConfigError: a network that customers' stores may be in is none.
+        """
+        try:
+            AddressPolicy(settings.agent.allowed_networks)
+        except ValueError as error:  # found at the first upload, it would lose the recording
+            raise ConfigError(f"agent.allowed_networks: {error}") from error
         self._settings = settings
         self._timing = timing or Timing(lease=settings.recording.lease_seconds)
         self._spool = Spool(settings.spool_dir)
@@ -38,7 +48,6 @@ class Agent:
         self._recordings: dict[str, Recording] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining = asyncio.Event()
-        self._empty = asyncio.Event()
         self._group: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -83,7 +92,6 @@ class Agent:
 
     def _start(self, recording: Recording) -> None:
         self._recordings[recording.sid] = recording
-        self._empty.clear()
         self._tasks[recording.sid] = self._group.create_task(self._run(recording))
 
     async def _run(self, recording: Recording) -> None:
@@ -91,8 +99,6 @@ class Agent:
             await recording.run()
         finally:
             del self._recordings[recording.sid], self._tasks[recording.sid]
-            if not self._recordings:
-                self._empty.set()
 
     async def _drain(self) -> None:
         log.info("draining", extra={"recordings": len(self._recordings)})
@@ -100,10 +106,14 @@ class Agent:
             recording.stop("shutdown")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timing.drain):
-                while self._recordings:
-                    await self._empty.wait()
+                while not self._drained():  # noqa: ASYNC110  # several things end it, and nobody tells of all
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
         if self._recordings:
-            log.warning("not everything is uploaded, the next start goes on", extra={"recordings": len(self._recordings)})
+            log.warning("not everything is uploaded and told, the next start goes on", extra={"recordings": len(self._recordings)})
+
+    def _drained(self) -> bool:
+        """Nothing is left to do. Without a control plane that is also what waits for one: it may have died with the service."""
+        return not self._recordings or (not self._bus.connected and all(one.waits_for_control for one in self._recordings.values()))
 
     def _offered(self, sid: str) -> Message:
         if sid in self._recordings:

@@ -38,6 +38,10 @@ class LocalBus:
         self._peer: Peer | None = None
         self._connected = asyncio.Event()
 
+    @property
+    def connected(self) -> bool:
+        return self._peer is not None
+
     async def run(self) -> None:
         failures = 0
         while True:

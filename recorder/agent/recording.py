@@ -10,7 +10,6 @@ from typing import Final
 from pydantic import ValidationError
 
 from recorder import log as logs
-from recorder import metrics
 from recorder.agent.bus import Bus
 from recorder.agent.events import EventLog, restore
 from recorder.agent.process import Launcher, WorkerProcess
@@ -105,6 +104,11 @@ class Recording:
         """Nothing is recorded any more; uploads may still go on."""
         return self._ended is not None
 
+    @property
+    def waits_for_control(self) -> bool:
+        """Nothing can be done before a control plane is there: to give the recording or the bucket's keys, or to be told the end."""
+        return self._events.epoch is None or (self.over and (self._finished is not None or not self._claimed.is_set()))
+
     def stop(self, reason: Reason) -> None:
         self._supervisor.stop(reason)
 
@@ -115,11 +119,12 @@ class Recording:
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(self._events.run(self._node.bus.deliver)), group.create_task(self._fail())]
-                if self._resumed:
-                    background.append(group.create_task(self._claim_again()))
-                else:
-                    await self._claim()
-                background.append(group.create_task(self._upload()))
+                if self._finished is None:  # else only the telling is left: uploading would reopen the playlists
+                    if self._resumed:
+                        background.append(group.create_task(self._claim_again()))
+                    else:
+                        await self._claim()
+                    background.append(group.create_task(self._upload()))
                 await self._finish(self._ended or await self._record())
                 for task in background:
                     task.cancel()
@@ -154,7 +159,11 @@ class Recording:
     async def _claim_again(self) -> None:
         """After the agent's own restart: the same epoch, to get the secrets back."""
         claim = Claim(sid=self.sid, node=self._node.settings.agent.node, resume=self._events.epoch)
-        self._take(await self._node.bus.claim(claim))
+        answer = await self._node.bus.claim(claim)
+        if isinstance(answer, Refused) and answer.reason == "stale":
+            await self._claim()  # killed after an epoch was given out and before it was noted: nobody uses that one
+        else:
+            self._take(answer)
 
     def _take(self, answer: Claimed | Refused) -> None:
         if isinstance(answer, Refused):
@@ -240,7 +249,6 @@ class Recording:
         if ended:
             return ended
         self._restarts += 1
-        metrics.WORKERS_LOST.inc()
         log.error("worker lost", extra={"how": how, "restarts": self._restarts})
         await self._events.emit(WorkerLost(detail=how))
         if self._restarts > self._node.settings.recording.max_restarts:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
-from recorder import metrics
 from recorder.outbound import AddressPolicy
 from recorder.outputs import playlist
 from recorder.protocol import EventBody, Slice, SliceStored, Warned
@@ -62,7 +61,6 @@ class Uploads:
     def add(self, committed: Slice) -> None:
         """Upload a file that the worker has committed."""
         self._slices[committed.name] = committed
-        metrics.SLICES_COMMITTED.inc()
         if self._uploader:
             self._uploader.add(self._media_file(committed))
 
@@ -100,15 +98,12 @@ class Uploads:
 
     async def _report(self, report: Verified | Published | Retrying | Lost) -> None:
         match report:
-            case Verified(name, stored, seconds):
+            case Verified(name, stored, seconds, retries):
                 self._stored.add(name)
-                await self._emit(SliceStored(name=name))
-                metrics.SLICES_STORED.labels("customer").inc()
-                metrics.UPLOAD_SECONDS.observe(seconds)
+                await self._emit(SliceStored(name=name, seconds=seconds, retries=retries))
                 log.debug("file stored", extra={"file": name, "verified": stored.verified, "seconds": round(seconds, 3)})
                 self._publish(self._slices[name].playlist)
             case Retrying(name, attempt, error):
-                metrics.UPLOAD_RETRIES.inc()
                 log.warning("upload failed, trying again", extra={"file": name, "attempt": attempt, "error": str(error)})
             case Lost(name, error):
                 self._lost.add(name)

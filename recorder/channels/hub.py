@@ -7,18 +7,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import get_args
 from urllib.parse import quote
 
 import httpx
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import InvalidAccessError, InvalidStateError, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
-from recorder.frames import Codec, EncodedFrame, Kind, Track
+from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
+from recorder.rtp import depacketisers
 from recorder.rtp.receiver import Route, SessionReceiver
 from recorder.rtp.tap import VIDEO_ORIENTATION, Media, MediaTap, offer_extension, use_addresses
 from recorder.spec import RecordingSpec, Subscription
@@ -29,7 +29,9 @@ FEEDBACK_SECONDS = 0.02
 CONNECT_SECONDS = 10.0
 REJOIN_SECONDS = 30.0  # how long the roster may be away before the channel counts as lost
 SILENT_SECONDS = 5.0  # no packet for so long although the participant sends: a new session beside the old one
-_CODECS = set(get_args(Codec))
+# What aiortc raises for descriptions it can't use: it costs one participant, not the recording.
+_BROKEN_ANSWER = (ValueError, LookupError, InvalidAccessError, InvalidStateError)
+LEAVE_SECONDS = 2.0  # for good manners at the end of a session: the recording's last slice waits for it
 
 
 class HubConnector:
@@ -63,8 +65,7 @@ class HubConnector:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.2)
-        async with asyncio.timeout(CONNECT_SECONDS):
-            self._greet(await self._roster.recv())
+        await self._greeted(self._roster)
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._ended)
 
@@ -81,13 +82,15 @@ class HubConnector:
         self._leaving = True
         for follower in self._followers.values():
             follower.flush()
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._roster:
-            await self._roster.close()
-        await self.http.aclose()
+        try:
+            if self._task:
+                self._task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._task
+        finally:
+            if self._roster:
+                await self._roster.close()
+            await self.http.aclose()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -103,6 +106,7 @@ class HubConnector:
                 f"{url}/roster/{self._path}?uid={self._spec.uid}",
                 additional_headers=self._headers,
                 open_timeout=CONNECT_SECONDS,
+                close_timeout=LEAVE_SECONDS,
                 ping_interval=5,
                 ping_timeout=10,
                 proxy=None,
@@ -134,29 +138,36 @@ class HubConnector:
                     self._update(text)
             except ConnectionClosed:
                 pass
-            code = self._roster.close_code
-            if code == messages.CLOSE_REPLACED:
-                return Kicked("somebody else joined with the recorder's uid")
-            if code == messages.CLOSE_TOKEN_EXPIRED:
-                return ChannelRefused("the token expired")
-            log.warning("roster connection lost, media goes on", extra={"code": code})
+            if error := _lost(self._roster.close_code):
+                return error
+            log.warning("roster connection lost, media goes on", extra={"code": self._roster.close_code})
             deadline = time.monotonic() + REJOIN_SECONDS
             while True:
                 try:
                     self._roster = await self._connect()
-                    self._greet(await self._roster.recv())
+                    await self._greeted(self._roster)
                     break
-                except ChannelRefused as error:
+                except (ChannelRefused, Kicked) as error:
                     return error
-                except (ChannelError, ConnectionClosed) as error:
+                except ChannelError as error:
                     if time.monotonic() > deadline:
-                        return error if isinstance(error, ChannelError) else ChannelError("the hub went away")
+                        return error
                     await asyncio.sleep(0.5)
             self._settle()
 
-    def _greet(self, text: str | bytes) -> None:
-        """Take the first message of a roster connection: everybody who is there."""
-        greeting = messages.parse(text)
+    async def _greeted(self, roster: ClientConnection) -> None:
+        """Take the first message of a roster connection: everybody who is there.
+
+        Raises:
+            ChannelError: it is another one, or none comes.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                greeting = messages.parse(await roster.recv())
+        except (ConnectionClosed, TimeoutError) as error:
+            raise _lost(roster.close_code) or ChannelError("the hub went away") from error
+        except ValidationError as error:
+            raise ChannelError("the hub speaks another language") from error
         if not isinstance(greeting, messages.Roster):
             raise ChannelError("the hub speaks another language")
         there = {p.uid: p for p in greeting.participants}
@@ -248,7 +259,7 @@ class HubConnector:
             codec.payload_type: Route(m.kind, codec.name, codec.clock_rate)  # type: ignore[arg-type]  # checked by the condition
             for m in media
             for codec in m.codecs
-            if codec.name in _CODECS
+            if codec.name in depacketisers.CODECS
         }
         repeats = {c.payload_type: int(c.fmtp["apt"]) for m in media for c in m.codecs if c.name == "rtx" and "apt" in c.fmtp}
         return SessionReceiver(
@@ -338,7 +349,7 @@ class _Follower:
                     try:
                         fresh = await self._open()
                         pause = 0.2
-                    except (ConnectionError, httpx.HTTPError, TimeoutError) as error:
+                    except (ConnectionError, httpx.HTTPError, TimeoutError, *_BROKEN_ANSWER) as error:
                         log.warning("session failed", extra={"uid": self._uid, "error": str(error)})
                 self._session = fresh
                 if previous:
@@ -392,11 +403,21 @@ class _Follower:
 
     async def _close(self, session: _Session, *, flush: bool) -> None:
         if flush:
+            session.tap.drain()
             session.receiver.flush()
+        await session.tap.close()  # first: the session that replaces it gives the same frames
         with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client is closed already
             if session.resource:
-                await self._connector.http.delete(session.resource)
-        await session.tap.close()
+                await self._connector.http.delete(session.resource, timeout=LEAVE_SECONDS)
+
+
+def _lost(close_code: int | None) -> ChannelError | None:
+    """Why the hub closed the roster for good; None: it may be tried again."""
+    if close_code == messages.CLOSE_REPLACED:
+        return Kicked("somebody else joined with the recorder's uid")
+    if close_code == messages.CLOSE_TOKEN_EXPIRED:
+        return ChannelRefused("the token expired")
+    return None
 
 
 def _sent(participant: messages.Participant | None) -> set[Kind]:

@@ -30,6 +30,7 @@ class Caller:
     """What an HTTP request tells of its sender."""
 
     host: str
+    called: str  # the Host header: as which host the hub was asked for
     origin: str | None
     authorization: str | None
 
@@ -74,11 +75,19 @@ def admit(settings: Hub, caller: Caller, *, app_id: str, channel: str, uid: int 
 def _admit_to_open_channel(settings: Hub, caller: Caller) -> None:
     if settings.allow_open_channels:
         return
-    if not _is_loopback(caller.host):
+    # Whoever comes through a proxy on this machine comes from loopback, but asks for another host.
+    if not _is_loopback(caller.host) or not _is_loopback(_hostname(f"//{caller.called}")):
         raise Refused(HTTPStatus.FORBIDDEN, "this app has no certificate: only callers from this machine are let in")
     # A page of some web site in a browser on this machine comes from loopback too.
-    if caller.origin is not None and not _is_loopback(urlsplit(caller.origin).hostname or ""):
+    if caller.origin is not None and not _is_loopback(_hostname(caller.origin)):
         raise Refused(HTTPStatus.FORBIDDEN, "this app has no certificate: only pages of this machine are let in")
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # brackets around what is no address
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

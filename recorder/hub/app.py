@@ -14,12 +14,12 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
 from recorder.hub.access import Caller, Refused, admit, check_names, read_uid
-from recorder.hub.channel import UidTaken, Watcher
+from recorder.hub.channel import RosterFull, UidTaken, Watcher
 from recorder.hub.egress import Egress
 from recorder.hub.hub import Hub, HubFull, NotPublishing
 from recorder.hub.ingest import Ingest
 from recorder.hub.messages import CLOSE_TOKEN_EXPIRED, Mute
-from recorder.hub.negotiation import Offer, OfferMalformed, OfferUnacceptable, read_offer
+from recorder.hub.negotiation import NoCandidate, Offer, OfferMalformed, OfferUnacceptable, read_offer
 from recorder.hub.session import Session
 from recorder.settings import Hub as HubSettings
 
@@ -45,7 +45,7 @@ def create_app(settings: HubSettings) -> FastAPI:
         allow_headers=["Authorization", "Content-Type", "If-Match"],
         expose_headers=["Location", "ETag", "Accept-Patch"],
     )
-    for error in (Refused, OfferMalformed, OfferUnacceptable, HubFull, NotPublishing):
+    for error in (Refused, OfferMalformed, OfferUnacceptable, NoCandidate, HubFull, NotPublishing):
         app.add_exception_handler(error, _on_refused)
     app.add_api_route("/healthz", endpoints.health, methods=["GET"])
     for path, create in (("/whip", endpoints.publish), ("/whep", endpoints.subscribe)):
@@ -127,6 +127,9 @@ class _Endpoints:
         except UidTaken:
             await socket.send_denial_response(_refusal(HTTPStatus.CONFLICT, "the uid publishes in this channel"))
             return
+        except RosterFull:
+            await socket.send_denial_response(_refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the channel has too many recorders"))
+            return
         try:
             await socket.accept()
             await _tell(socket, watcher, expires_at)
@@ -136,7 +139,8 @@ class _Endpoints:
     def _admit(self, request: HTTPConnection, app_id: str, channel: str, uid: int | None) -> float | None:
         check_names(app_id, channel)
         host = request.client.host if request.client else ""
-        caller = Caller(host, request.headers.get("origin"), request.headers.get("authorization"))
+        headers = request.headers
+        caller = Caller(host, headers.get("host", ""), headers.get("origin"), headers.get("authorization"))
         return admit(self._settings, caller, app_id=app_id, channel=channel, uid=uid, now=time.time())
 
     async def _offer(self, request: Request) -> Offer:
@@ -179,7 +183,9 @@ async def _on_refused(_request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
         return _refusal(error.status, error.reason)
     if isinstance(error, HubFull):
-        return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the hub is full")
+        return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the hub or the channel is full")
+    if isinstance(error, NoCandidate):
+        return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the hub has no address or no socket left to offer")
     if isinstance(error, NotPublishing):
         return _refusal(HTTPStatus.NOT_FOUND, "nobody publishes with this uid")
     return _refusal(HTTPStatus.NOT_ACCEPTABLE if isinstance(error, OfferUnacceptable) else HTTPStatus.BAD_REQUEST, str(error))

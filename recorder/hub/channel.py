@@ -9,10 +9,15 @@ from recorder.hub.messages import CLOSE_REPLACED, CLOSE_TOO_SLOW, Changed, Joine
 log = logging.getLogger(__name__)
 
 _UNREAD_LIMIT: Final = 1000  # messages of a roster that its client may leave unread
+_WATCHERS_LIMIT: Final = 100
 
 
 class UidTaken(Exception):
     """The uid publishes in this channel."""
+
+
+class RosterFull(Exception):
+    """The channel is watched by as many as it takes."""
 
 
 class Member(Protocol):
@@ -87,12 +92,15 @@ class Channel:
 
         Raises:
             UidTaken: a publisher has the uid.
+            RosterFull: there are too many watchers.
         """
         if uid in self._publishers:
             raise UidTaken
         earlier = self._watchers.get(uid)
         if earlier:
             earlier.close(CLOSE_REPLACED)
+        elif len(self._watchers) >= _WATCHERS_LIMIT:
+            raise RosterFull
         watcher = Watcher(uid, Roster(participants=tuple(member.participant() for member in self._publishers.values())))
         self._watchers[uid] = watcher
         return watcher

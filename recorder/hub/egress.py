@@ -12,6 +12,7 @@ class Egress:
     def __init__(self, session: Session, ingest: Ingest) -> None:
         self.session = session
         self.ingest = ingest
+        self.channel = ingest.channel
         self._outlets: dict[int, Outlet] = {}  # by our SSRC
         session.listen(self._on_rtp, self._on_rtcp)
 

@@ -16,10 +16,11 @@ from recorder.hub.negotiation import Offer, answer, for_publisher, for_subscribe
 from recorder.hub.session import Session
 
 _SESSIONS_LIMIT: Final = 1000
+_CHANNEL_LIMIT: Final = 250  # of them in one channel: 49 publishers, and four recorders that take them all
 
 
 class HubFull(Exception):
-    """The hub has as many sessions as it takes."""
+    """The hub or the channel has as many sessions as it takes."""
 
 
 class NotPublishing(Exception):
@@ -57,9 +58,9 @@ class Hub:
         """Open a publisher's session; returns it with the answer.
 
         Raises:
-            HubFull, OfferMalformed, OfferUnacceptable
+            HubFull, OfferMalformed, OfferUnacceptable, NoCandidate
         """
-        self._check_room()
+        self._check_room(channel)
         connection = for_publisher(offer)
         session = Session(connection, offer, expires_at=expires_at)
         ingest = Ingest(uid, channel, session)
@@ -73,12 +74,12 @@ class Hub:
         """Open a session that gets the media of publisher `uid`; returns it with the answer.
 
         Raises:
-            NotPublishing, HubFull, OfferMalformed, OfferUnacceptable
+            NotPublishing, HubFull, OfferMalformed, OfferUnacceptable, NoCandidate
         """
         ingest = channel.publisher(uid)
         if not isinstance(ingest, Ingest):
             raise NotPublishing
-        self._check_room()
+        self._check_room(channel)
         connection = for_subscriber(offer, {kind: source.codec for kind, source in ingest.sources.items()})
         session = Session(connection, offer, expires_at=expires_at)
         egress = Egress(session, ingest)
@@ -87,8 +88,9 @@ class Hub:
         self._start(egress)
         return session, text
 
-    def _check_room(self) -> None:
-        if len(self._sessions) >= _SESSIONS_LIMIT:
+    def _check_room(self, channel: Channel) -> None:
+        here = sum(part.channel is channel for part in self._sessions.values())
+        if len(self._sessions) >= _SESSIONS_LIMIT or here >= _CHANNEL_LIMIT:
             raise HubFull
 
     def _start(self, part: Ingest | Egress) -> None:

@@ -36,9 +36,9 @@ class Ingest:
 
     def __init__(self, uid: int, channel: Channel, session: Session) -> None:
         self.uid = uid
+        self.channel = channel
         self.session = session
         self.sources: dict[Kind, Source] = {}
-        self._channel = channel
         self._routes: dict[int, Source | Repair] = {}  # by payload type
         self._by_ssrc: dict[int, _Sink] = {}
         self._alive_ns = 0
@@ -95,7 +95,7 @@ class Ingest:
         self._alive_ns = time.monotonic_ns()
         for source in self.sources.values():
             source.last_packet_ns = self._alive_ns
-        self._channel.join(self)
+        self.channel.join(self)
 
     def beat(self, now_ns: int) -> str | None:
         for source in self.sources.values():
@@ -112,7 +112,7 @@ class Ingest:
     def ended(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._channel.leave(self)
+        self.channel.leave(self)
 
     # ---- packets ----
 
@@ -179,4 +179,4 @@ class Ingest:
                 self.session.tap.send_rtcp(receiver_report(source.feedback_ssrc, source.reception.report_block(now_ns)))
 
     def _changed(self) -> None:
-        self._channel.changed(self)
+        self.channel.changed(self)

@@ -1,6 +1,7 @@
 """Offers of publishers and subscribers, and the hub's answers to them. Offers are hostile until aiortc has taken them."""
 
 import ipaddress
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
 from recorder.frames import Kind
 
+log = logging.getLogger(__name__)
+
 CANDIDATES_LIMIT = 20
 _MEDIA_LIMIT = 8  # m-lines
 
@@ -34,6 +37,10 @@ class OfferMalformed(Exception):  # read as a sentence, like the other errors of
 
 class OfferUnacceptable(Exception):
     """A good offer, but without anything both sides can do."""
+
+
+class NoCandidate(Exception):
+    """No socket could be opened on any address of the hub: nobody could ever connect to this answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +170,7 @@ async def answer(connection: RTCPeerConnection, offer: Offer) -> str:
     Raises:
         OfferMalformed: aiortc can't read it.
         OfferUnacceptable: there is no codec in common.
+        NoCandidate: aioice leaves addresses out on which it can't open a socket.
     """
     try:
         await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
@@ -171,7 +179,11 @@ async def answer(connection: RTCPeerConnection, offer: Offer) -> str:
         raise OfferUnacceptable("no codec in common") from error
     except (*_BROKEN, *_REFUSED) as error:
         raise OfferMalformed("the body is no WebRTC offer") from error
-    return connection.localDescription.sdp
+    text: str = connection.localDescription.sdp
+    if "\na=candidate:" not in text:
+        log.error("no address to offer: hub.addresses may be wrong, or no socket is left")
+        raise NoCandidate
+    return text
 
 
 def _connection() -> RTCPeerConnection:

@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import uvicorn
 
 from recorder.hub.app import create_app
 from recorder.rtp.tap import VIDEO_ORIENTATION, offer_extension, use_addresses
-from recorder.settings import Hub
+from recorder.settings import ConfigError, Hub
+
+log = logging.getLogger(__name__)
 
 _PING_SECONDS: Final = 10.0  # a recorder whose machine vanished leaves the roster within twice that
 _END_SECONDS: Final = 3
@@ -25,7 +28,12 @@ class _Server(uvicorn.Server):
 
 
 async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket | None = None) -> None:
-    """Serve on the configured address, or on an already bound `listener`, until `stop` is set."""
+    """Serve on the configured address, or on an already bound `listener`, until `stop` is set.
+
+    Raises:
+        ConfigError: an address for media is none of this machine's; nobody could ever connect.
+    """
+    _check_addresses(settings.addresses)
     use_addresses(settings.addresses)
     offer_extension("video", VIDEO_ORIENTATION)
     config = uvicorn.Config(
@@ -33,6 +41,7 @@ async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket |
         host=settings.host,
         port=settings.port,
         log_config=None,
+        log_level="warning",  # below it every roster's URL is logged
         access_log=False,  # the URL of a session is the right to end it
         server_header=False,
         ws_max_size=_MESSAGE_LIMIT_BYTES,
@@ -41,9 +50,19 @@ async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket |
         timeout_graceful_shutdown=_END_SECONDS,
     )
     server = _Server(config)
+    log.info("hub starts", extra={"host": settings.host, "port": settings.port, "addresses": settings.addresses})
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve([listener] if listener else None))
         stopping = group.create_task(stop.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         stopping.cancel()
+
+
+def _check_addresses(addresses: Iterable[str]) -> None:
+    for address in addresses:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((address, 0))
+            except OSError as error:
+                raise ConfigError(f"hub.addresses: {address} is no address of this machine ({error.strerror})") from error

@@ -2,7 +2,8 @@
 
 The timeline counts nanoseconds of the monotonic clock since the recorder joined. A stream starts by the arrival of its
 packets; from its first sender reports on, all streams of one sender share that sender's wall clock, so that lips match
-voices, and the sender's clock follows ours by the least delay seen lately. Corrections are slewed, never jumped.
+voices, and the sender's clock follows ours by the least delay seen lately. Corrections are slewed, never jumped; only a
+timestamp that its arrival disproves begins the stream anew.
 """
 
 import statistics
@@ -10,6 +11,10 @@ from collections import deque
 
 SLEW = 0.05  # of the passing time: 50 ms a second
 PLAUSIBLE_NS = 10_000_000_000  # a timestamp further off than this from what the arrival suggests is a jump
+# A capture time this far from the arrival is wrong: the sender's timestamps stood still in a pause, or leapt. Slewing would
+# take minutes, in which the sound is too late or too early to be mixed.
+IMPLAUSIBLE_NS = 1_000_000_000
+_LATE_FOR_NS = 2_000_000_000  # a burst after a stall of the network is late too, for a moment
 _REPORTS = 8
 _WINDOW_NS = 10_000_000_000
 _SECOND = 1_000_000_000
@@ -55,12 +60,15 @@ class StreamClock:
         self._reports: deque[int] = deque(maxlen=_REPORTS)  # sender's wall clock minus media time
         self._offset_ns = 0  # timeline minus media time, as applied
         self._applied_ns = 0  # media time up to which the slew has been applied
+        self._late_since_ns: int | None = None
         self.jumps = 0
 
     def capture_ns(self, timestamp: int, arrival_ns: int) -> int:
         """The time of a 32-bit RTP timestamp on the timeline; `arrival_ns` is on the timeline too."""
         extended = self._unwrap(timestamp, arrival_ns)
         media_ns = extended * _SECOND // self._rate
+        if self._last is not None and self._disproved(arrival_ns - media_ns - self._offset_ns, arrival_ns):
+            self._forget()
         least = self._arrival.add(arrival_ns - media_ns, arrival_ns)
         if self._last is None:
             self._offset_ns, self._applied_ns = least, media_ns
@@ -90,12 +98,24 @@ class StreamClock:
         step = _signed(timestamp - self._last)
         passed_ns = arrival_ns - self._last_arrival_ns
         if abs(step * _SECOND // self._rate - passed_ns) > PLAUSIBLE_NS and not self._may_have_wrapped(step, passed_ns):
-            self.jumps += 1
-            self._last = None
-            self._arrival = _Least()
-            self._reports.clear()
+            self._forget()
             return timestamp
         return self._last + step + self._whole_turns(step, passed_ns)
+
+    def _disproved(self, late_ns: int, arrival_ns: int) -> bool:
+        """Whether this lateness, early when negative, shows that our offset is wrong."""
+        if late_ns <= IMPLAUSIBLE_NS:
+            self._late_since_ns = None
+        elif self._late_since_ns is None:
+            self._late_since_ns = arrival_ns
+        return late_ns < -IMPLAUSIBLE_NS or (self._late_since_ns is not None and arrival_ns - self._late_since_ns > _LATE_FOR_NS)
+
+    def _forget(self) -> None:
+        """What was learnt about this stream's clock is no longer true."""
+        self.jumps += 1
+        self._last = self._late_since_ns = None
+        self._arrival = _Least()
+        self._reports.clear()
 
     def _may_have_wrapped(self, step: int, passed_ns: int) -> bool:
         """After a pause longer than half a turn (13 h at 90 kHz) the step alone says nothing."""

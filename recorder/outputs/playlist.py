@@ -1,6 +1,6 @@
 """The text of an M3U8: a pure function of the slices it lists. Loads no media library.
 
-Vendor tags are read by the original's offline tools: `spec/files.md` has the rules they live by.
+Vendor tags are read by the original's offline tools; the rules they live by are in its documentation of file names.
 """
 
 from collections.abc import Iterable, Sequence

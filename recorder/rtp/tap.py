@@ -7,6 +7,7 @@ versions are pinned in pyproject.toml, and tests/integration/test_rtp_tap.py fai
 """
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from aiortc.sdp import SessionDescription
 
 from recorder.frames import Kind
 from recorder.rtp.packet import is_rtcp
+
+log = logging.getLogger(__name__)
 
 VIDEO_ORIENTATION = "urn:3gpp:video-orientation"
 
@@ -288,4 +291,7 @@ class _Ticker:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         for tap in tuple(self._taps):
-            tap.drain()
+            try:
+                tap.drain()
+            except Exception:  # a packet that breaks one session must not starve the others
+                log.exception("a packet could not be handled")

@@ -4,7 +4,6 @@ The line may break and come back (an agent restarted on the same node adopts its
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -67,8 +66,9 @@ class AgentLink:
             finally:
                 peer.close()
                 serving.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await serving
+                await asyncio.wait((serving,))
+                if not serving.cancelled() and (error := serving.exception()):
+                    log.error("the line to the agent failed, opening another", exc_info=error)
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _send_all(self, peer: Peer, serving: asyncio.Task[None]) -> None:

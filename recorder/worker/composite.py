@@ -18,7 +18,7 @@ from recorder.media.scale import Scaler
 from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.spec import Layout
-from recorder.worker.pipeline import Event, Input, Joined, Left, Surroundings
+from recorder.worker.pipeline import Event, Input, Joined, Left, Stopped, Surroundings
 from recorder.worker.sight import Sight
 from recorder.worker.sound import RATE_HZ, Sound
 
@@ -56,12 +56,14 @@ class Composite:
         return NEVER if self._start_ns is None else self._next_ns() + self._latency_ns
 
     def close(self, now_ns: int) -> None:
-        self._produce(now_ns - 1)  # a picture is shown from its time on: one at the very end would be shown for no time
-        if self._start_ns is not None and self._voices:
-            self._files.audio(self._voices.finish(), self._start_ns)
-        if self._start_ns is not None and self._pictures:
-            self._files.video(self._pictures.finish(), self._start_ns)
-        self._files.close()
+        try:
+            self._produce(now_ns - 1)  # a picture is shown from its time on: one at the very end would be shown for no time
+            if self._start_ns is not None and self._voices:
+                self._files.audio(self._voices.finish(), self._start_ns)
+            if self._start_ns is not None and self._pictures:
+                self._files.video(self._pictures.finish(), self._start_ns)
+        finally:
+            self._files.close()
 
     def _begin(self, start_ns: int) -> None:
         self._start_ns = start_ns
@@ -93,6 +95,8 @@ class Composite:
                 self._voices.forget(event.uid)
         elif isinstance(event, Layout) and self._pictures:
             self._pictures.set_layout(event)
+        elif isinstance(event, Stopped) and event.track.kind == "video" and self._pictures:
+            self._pictures.interrupt(event.track.uid)
         if self._pictures:
             self._pictures.arrange(self._people)
 
@@ -141,12 +145,19 @@ class _Pictures:
     def arrange(self, people: list[int]) -> None:
         self._people = list(people)
         for uid in [uid for uid in self._sights if uid not in people]:
-            del self._sights[uid]
+            # Frames wait in it of somebody whose joining is not yet due on the output, for the first time or again.
+            self._sights[uid].show(False)
+            if self._sights[uid].is_empty:
+                del self._sights[uid]
         placements = self._layout.place(people, self._canvas.size, self._options)
         self._compositor.arrange(placements)
         shown = {placement.uid for placement in placements}
         for uid in people:
             self._sight(uid).show(uid in shown)
+
+    def interrupt(self, uid: int) -> None:
+        if uid in self._sights:
+            self._sights[uid].interrupt()
 
     def produce(self, keyframe: bool) -> list[Packet]:
         nearest_ns = self.next_ns() + SECOND // self._fps // 2
@@ -233,6 +244,8 @@ class _Files:
                 self._tell(self._mp4.audio(packet.data, time_ns))
 
     def close(self) -> None:
-        self._tell(self._hls.close())
-        if self._mp4:
-            self._tell(self._mp4.close())
+        try:
+            self._tell(self._hls.close())
+        finally:
+            if self._mp4:
+                self._tell(self._mp4.close())

@@ -4,12 +4,16 @@ Nothing is mixed, so nothing waits: a frame is written when it arrives. A partic
 as long as a return would continue it.
 """
 
+import contextlib
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 
 from recorder.frames import EncodedFrame, Track
 from recorder.media.encode import RATE, AudioEncoder, Packet
 from recorder.outputs.track import AudioTrackOutput, VideoTrackOutput
-from recorder.worker.pipeline import Input, Left, Stopped, Surroundings
+from recorder.worker.pipeline import Input, Stopped, Surroundings
 from recorder.worker.sound import Chunk, Sound
 
 SECOND = 1_000_000_000
@@ -30,27 +34,26 @@ class Individual:
     def take(self, item: Input, now_ns: int) -> None:
         if isinstance(item, EncodedFrame):
             if item.track.kind == "video" and self._around.spec.video:
-                self._video(item.track.uid).write(item)
+                self._video(item.track.uid).write(item, now_ns)
             elif item.track.kind == "audio" and self._around.spec.audio:
-                self._voice(item.track.uid).write(item)
-        elif isinstance(item, Stopped):
-            self._stopped(item.track, now_ns)
-        elif isinstance(item, Left):
-            self._stopped(Track(item.uid, "audio"), now_ns)
-            self._stopped(Track(item.uid, "video"), now_ns)
+                self._voice(item.track.uid).write(item, now_ns)
+        elif isinstance(item, Stopped) and item.track.kind == "video" and item.track.uid in self._videos:
+            self._videos[item.track.uid].interrupt()
 
     def advance(self, now_ns: int) -> None:
-        for voice in self._voices.values():
-            voice.expire(now_ns)
+        for track in self._tracks():
+            track.expire(now_ns)
 
     def due_ns(self) -> int:
         return NEVER  # whatever is due can wait for the next wake-up
 
     def close(self, now_ns: int) -> None:  # nothing is made by the clock
-        for video in self._videos.values():
-            video.close()
-        for voice in self._voices.values():
-            voice.close()
+        with contextlib.ExitStack() as all_of_them:  # also when one of them fails
+            for track in self._tracks():
+                all_of_them.callback(track.close)
+
+    def _tracks(self) -> Iterator["_VideoTrack | _VoiceTrack"]:
+        return itertools.chain(self._videos.values(), self._voices.values())
 
     def _video(self, uid: int) -> "_VideoTrack":
         if uid not in self._videos:
@@ -64,11 +67,6 @@ class Individual:
             self._voices[uid] = _VoiceTrack(self._around, output)
         return self._voices[uid]
 
-    def _stopped(self, track: Track, now_ns: int) -> None:
-        found = self._videos.get(track.uid) if track.kind == "video" else self._voices.get(track.uid)
-        if found:
-            found.stopped(now_ns)
-
 
 class _VideoTrack:
     def __init__(self, around: Surroundings, track: Track, output: VideoTrackOutput) -> None:
@@ -76,15 +74,22 @@ class _VideoTrack:
         self._track = track
         self._output = output
         self._asked_ns = -ASK_KEYFRAME_NS
+        self._written_ns: int | None = None  # the last frame's arrival; None: the slice is closed
 
-    def write(self, frame: EncodedFrame) -> None:
+    def write(self, frame: EncodedFrame, now_ns: int) -> None:
+        self._written_ns = now_ns
         self._around.tell(self._output.write(frame))
-        if self._output.wants_keyframe and frame.time_ns - self._asked_ns >= ASK_KEYFRAME_NS:
-            self._asked_ns = frame.time_ns
+        if self._output.wants_keyframe and now_ns - self._asked_ns >= ASK_KEYFRAME_NS:
+            self._asked_ns = now_ns
             self._around.request_keyframe(self._track)
 
-    def stopped(self, now_ns: int) -> None:  # the interruption is where the last frame was
+    def interrupt(self) -> None:  # it is where the last frame was
         self._around.tell(self._output.interrupt())
+
+    def expire(self, now_ns: int) -> None:
+        if self._written_ns is not None and now_ns - self._written_ns > RETURN_SECONDS * SECOND:
+            self._written_ns = None
+            self.interrupt()
 
     def close(self) -> None:
         self._around.tell(self._output.close())
@@ -99,19 +104,17 @@ class _VoiceTrack:
         self._sound = Sound(_CHANNELS, 0)
         self._encoder: AudioEncoder | None = None
         self._end = 0  # sample up to which the encoder has been fed
-        self._stopped_ns: int | None = None
+        self._written_ns: int | None = None  # the last packet's arrival; None: the segment is ended
 
-    def write(self, frame: EncodedFrame) -> None:
-        self._stopped_ns = None
+    def write(self, frame: EncodedFrame, now_ns: int) -> None:
+        self._written_ns = now_ns
         for chunk in self._sound.place(frame):
             self._lay(chunk)
 
-    def stopped(self, now_ns: int) -> None:
-        self._stopped_ns = now_ns
-
     def expire(self, now_ns: int) -> None:
-        if self._stopped_ns is not None and now_ns - self._stopped_ns > RETURN_SECONDS * SECOND:
-            self._stopped_ns = None
+        # Not by the event of a mute: packets still on their way when it came would begin to wait anew, for ever.
+        if self._written_ns is not None and now_ns - self._written_ns > RETURN_SECONDS * SECOND:
+            self._written_ns = None
             self._end_segment()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 from recorder import log as logs
 from recorder.channels import ChannelError, ChannelRefused, Connector, Kicked, Place, create
@@ -20,6 +21,7 @@ from recorder.worker.audience import Audience
 from recorder.worker.launch import Launch
 from recorder.worker.media_thread import MediaThread
 from recorder.worker.pipeline import Surroundings
+from storage.errors import SpoolError
 from storage.spool import RecordingSpool
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class _Worker:
             report=lambda body: self._journaled(body, lambda: loop.call_soon_threadsafe(self._media_told, body)),
             request_keyframe=lambda track: loop.call_soon_threadsafe(self._connector.request_keyframe, track),
         )
-        self._media = MediaThread(around, zero_ns=self._zero_ns, failed=self._media_failed)
+        self._media = MediaThread(around, clock=lambda: time.monotonic_ns() - self._zero_ns, failed=self._media_failed)
         self._audience = Audience(spec, self._media, on_lost=self._channel_lost)
         self._connector: Connector = create(self._place(), spec, self._audience)
 
@@ -75,7 +77,9 @@ class _Worker:
         try:
             outcome, reason, detail = await self._record()
             ended = Ended(outcome=outcome, reason=reason, detail=detail)
-            self._journaled(ended, lambda: self._link.report(ended))
+            with contextlib.suppress(SpoolError):  # the disk has failed; the agent hears it by the line
+                self._spool.append(ended.model_dump(mode="json"))
+            self._link.report(ended)
             with contextlib.suppress(TimeoutError):  # the journal has it; an agent that comes back later reads it there
                 await asyncio.wait_for(self._link.delivered(), max(1.0, self._link.lease_left))
         finally:
@@ -85,31 +89,40 @@ class _Worker:
 
     async def _record(self) -> tuple[Outcome, Reason, str]:
         self._link.report(PhaseChanged(phase="starting"))
+        joining = asyncio.create_task(self._connector.join())
         try:
-            await self._connector.join()
+            await self._until_the_end(joining)
+            if joining.done():
+                await joining
+                self._connector.subscribe(self._spec.subscription)
+                self._media.start()
+                self._link.report(PhaseChanged(phase="ready"))
+                await self._until_the_end()
+                self._link.report(PhaseChanged(phase="stopping"))
+            return self._ending.result()
         except ChannelRefused as error:
             return "failed", "token", str(error)
         except ChannelError as error:
             return "failed", "channel", str(error)
-        self._connector.subscribe(self._spec.subscription)
-        self._media.start()
-        self._link.report(PhaseChanged(phase="ready"))
-        try:
-            outcome = await self._until_the_end()
         finally:
-            self._link.report(PhaseChanged(phase="stopping"))
-            await self._connector.leave()
-            await asyncio.to_thread(self._media.close)
-        return outcome
+            joining.cancel()
+            await asyncio.wait((joining,))
+            try:
+                await self._connector.leave()
+            finally:
+                # It raises what stopped the media path, as `leave` what stopped the connector. A worker that failed goes
+                # without an `Ended`: the agent then starts another, which continues the recording.
+                await asyncio.to_thread(self._media.close)
 
-    async def _until_the_end(self) -> tuple[Outcome, Reason, str]:
-        while not self._ending.done():
-            await asyncio.wait((self._ending,), timeout=_SUPERVISE_SECONDS)
-            if self._audience.idle_seconds() >= self._spec.max_idle_seconds:
+    async def _until_the_end(self, joining: "asyncio.Task[None] | None" = None) -> None:
+        """Until the recording shall end, or `joining` is done."""
+        waits: set[asyncio.Future[Any]] = {self._ending, *({joining} if joining else ())}
+        while not any(wait.done() for wait in waits):
+            await asyncio.wait(waits, timeout=_SUPERVISE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not joining and self._audience.idle_seconds() >= self._spec.max_idle_seconds:
                 self._end("complete", "idle")
             if self._link.lease_left <= 0:
                 self._end("interrupted", "shutdown", "the agent is gone")
-        return self._ending.result()
 
     def _end(self, outcome: Outcome, reason: Reason, detail: str = "") -> None:
         if not self._ending.done():
@@ -138,7 +151,7 @@ class _Worker:
             self._link.report(PhaseChanged(phase="recording"))
         self._link.report(body)
 
-    def _media_failed(self, error: BaseException) -> None:
+    def _media_failed(self, error: Exception) -> None:
         self._end("failed", "crashed", f"{type(error).__name__}: {error}")
 
     def _journaled(self, body: EventBody, then: Callable[[], object]) -> None:

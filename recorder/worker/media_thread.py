@@ -6,7 +6,6 @@ What crosses the border: frames and channel events in through a bounded queue, r
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -20,8 +19,10 @@ WAKE_SECONDS = 0.02
 
 
 class MediaThread:
-    def __init__(self, around: pipeline.Surroundings, *, zero_ns: int, failed: Callable[[BaseException], None]) -> None:
-        self._zero_ns = zero_ns
+    def __init__(self, around: pipeline.Surroundings, *, clock: Callable[[], int], failed: Callable[[Exception], None]) -> None:
+        """`clock` tells the nanoseconds of the recording's timeline."""
+        self._clock = clock
+        self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._failed = failed
         self._pipeline = pipeline.create(around)
@@ -38,33 +39,44 @@ class MediaThread:
         if len(self._queue) >= QUEUE_LIMIT and isinstance(item, EncodedFrame):
             self.frames_dropped += 1
             return
-        self._queue.append((item, self._now_ns()))
+        self._queue.append((item, self._clock()))
 
     def close(self) -> None:
-        """Record what is queued, close every file, end the thread. Blocks."""
+        """Record what is queued, close every file, end the thread. Blocks.
+
+        Raises:
+            Exception: the media path has failed, now or before; what it had written is closed and committed as far as possible.
+        """
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
         if self.frames_dropped:
             log.warning("media thread too slow, frames dropped", extra={"frames": self.frames_dropped})
-
-    def _now_ns(self) -> int:
-        return time.monotonic_ns() - self._zero_ns
+        if self._error:
+            raise self._error
 
     def _run(self) -> None:
         try:
-            while not self._closing.is_set():
+            try:
+                while not self._closing.is_set():
+                    self._step()
+                    wait = min(WAKE_SECONDS, (self._pipeline.due_ns() - self._clock()) / 1e9)
+                    if wait > 0:
+                        self._closing.wait(wait)
                 self._step()
-                wait = min(WAKE_SECONDS, (self._pipeline.due_ns() - self._now_ns()) / 1e9)
-                if wait > 0:
-                    self._closing.wait(wait)
-            self._step()
-            self._pipeline.close(self._now_ns())
-        except Exception as error:  # the border of the thread: the worker ends the recording and names the outcome
+            finally:  # also after a failure: open files hold up to two hours
+                self._pipeline.close(self._clock())
+        except Exception as error:  # the border of the thread: the worker ends, another one goes on
             log.exception("the media path failed")
+            self._error = error
             self._loop.call_soon_threadsafe(self._failed, error)
 
     def _step(self) -> None:
+        # A stall (of the disk, of the machine) leaves seconds of media here. They are taken as they came, with the output
+        # following, so that nothing is ahead of the output by more than it can hold.
         for _ in range(len(self._queue)):
-            self._pipeline.take(*self._queue.popleft())
-        self._pipeline.advance(self._now_ns())
+            item, arrival_ns = self._queue.popleft()
+            self._pipeline.take(item, arrival_ns)
+            if self._pipeline.due_ns() <= arrival_ns:
+                self._pipeline.advance(arrival_ns)
+        self._pipeline.advance(self._clock())

@@ -16,6 +16,7 @@ from recorder.media.pictures import picture_of
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 600  # frames: ten seconds at 60 fps
+ASK_KEYFRAME_NS = 1_000_000_000  # a request may be lost on its way, and browsers send no keyframe without one
 STARVED = 30  # frames in without one picture out: the decoder is stuck
 
 
@@ -27,6 +28,7 @@ class Sight:
         self._decoder: VideoDecoder | None = None
         self._needs_keyframe = True
         self._unanswered = 0
+        self._asked_ns: int | None = None  # capture time of the frame that made us ask
         self.shown = False
         self.dropped = 0
 
@@ -41,16 +43,27 @@ class Sight:
         """Whether this participant has a place on the canvas."""
         if shown and not self.shown:
             self._restart()
+        elif not shown:
+            self._decoder = None
         self.shown = shown
+
+    def interrupt(self) -> None:
+        """The stream stopped; whatever comes next refers to pictures that were never sent to us, until a keyframe."""
+        self._needs_keyframe = True
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
 
     def latest(self, until_ns: int) -> Picture | None:
         """The picture captured last before `until_ns`, or None when there is no new one."""
         newest = None
         while self._waiting and self._waiting[0].time_ns <= until_ns:
             frame = self._waiting.popleft()
-            if not self.shown or (self._needs_keyframe and not frame.keyframe):
-                continue
-            newest = self._decode(frame) or newest
+            if self.shown and self._needs_keyframe and not frame.keyframe:
+                self._ask(frame.time_ns)
+            elif self.shown:
+                newest = self._decode(frame) or newest
         return newest
 
     def _decode(self, frame: EncodedFrame) -> Picture | None:
@@ -75,4 +88,11 @@ class Sight:
         """Go on at the next keyframe, and ask for one."""
         self._needs_keyframe = True
         self._unanswered = 0
-        self._request_keyframe(self._track)
+        if not any(frame.keyframe for frame in self._waiting):
+            self._request_keyframe(self._track)
+
+    def _ask(self, time_ns: int) -> None:
+        """Ask for a keyframe once more."""
+        if self._asked_ns is None or abs(time_ns - self._asked_ns) >= ASK_KEYFRAME_NS:
+            self._asked_ns = time_ns
+            self._request_keyframe(self._track)

@@ -189,7 +189,7 @@ class S3Store:
         self._abort_leftovers(key)
         extra = {"ChecksumAlgorithm": "SHA256"} if self._sha256_enforced else {}
         target = {"Bucket": self._bucket, "Key": key}
-        target["UploadId"] = _translated(lambda: self._client.create_multipart_upload(**target, **described, **extra))["UploadId"]
+        target["UploadId"] = _translated(lambda: str(self._client.create_multipart_upload(**target, **described, **extra)["UploadId"]))
         try:
             with path.open("rb") as file:
                 parts = [self._put_part(target, number, data) for number, data in enumerate(iter(lambda: file.read(PART_BYTES), b""), 1)]
@@ -201,9 +201,9 @@ class S3Store:
 
     def _put_part(self, target: dict[str, str], number: int, data: bytes) -> dict[str, Any]:
         checksum = self._enforced(_digests_of(data))
-        answer = _translated(lambda: self._client.upload_part(**target, PartNumber=number, Body=data, **checksum))
+        etag = _translated(lambda: self._client.upload_part(**target, PartNumber=number, Body=data, **checksum)["ETag"])
         kept = {name: value for name, value in checksum.items() if name == "ChecksumSHA256"}
-        return {"PartNumber": number, "ETag": answer["ETag"], **kept}
+        return {"PartNumber": number, "ETag": etag, **kept}
 
     def _abort_leftovers(self, key: str) -> None:
         """Earlier tries that died half-way cost the customer money until they are aborted."""
@@ -230,7 +230,7 @@ class S3Store:
             self._may_head = False
             log.info("the storage keys are write-only, uploads are verified by the checksum of the PUT alone")
             return "put"
-        if answer is None or answer["ContentLength"] != size or _etag(answer) != etag:
+        if answer is None or answer.get("ContentLength") != size or _etag(answer) != etag:
             raise ChecksumMismatch
         return "head"
 
@@ -279,6 +279,7 @@ def _etag(answer: dict[str, Any]) -> str:
 def _translated(call: Callable[[], T]) -> T:
     """What `call` returns; an error of the SDK becomes one of ours, without a word of the store's answer but its code."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+    from botocore.parsers import ResponseParserError
 
     try:
         return call()
@@ -291,6 +292,8 @@ def _translated(call: Callable[[], T]) -> T:
         if isinstance(cause, StorageError):  # raised by the connection or the body
             raise cause from error
         raise TransientStorageError(f"the store cannot be reached: {type(error).__name__}") from error
+    except (ResponseParserError, KeyError) as error:  # such as a proxy's page with status 200
+        raise TransientStorageError("the store's answer makes no sense") from error
     except BotoCoreError as error:
         raise TransientStorageError(f"the exchange with the store failed: {type(error).__name__}") from error
 

@@ -8,7 +8,7 @@ import pytest
 
 from recorder.protocol import Ended, Finished, Message, Offer, PhaseChanged, SetLayout, Stop
 from tests.contract.conftest import STORAGE, Task, World, a_deployment, eventually, open_world
-from tests.contract.fake_agent import FakeAgent, refusing
+from tests.contract.fake_agent import FakeAgent, a_file, refusing
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -229,6 +229,44 @@ async def test_stop_that_takes_too_long(world: World, agent: FakeAgent) -> None:
     await agent.finish(task.sid)
     gone = await task.stop()
     assert (gone.status_code, gone.json()["code"]) == (404, 404)
+
+
+async def test_stop_of_what_its_node_has_not_got_any_more(world: World) -> None:
+    async with world.agent(script=refusing(Stop, "not_yours")) as agent:
+        task = await running(world, agent)
+        answer = await task.stop()
+        assert (answer.status_code, answer.json()["code"]) == (404, 404)
+        assert (await task.query()).status_code == 404
+        await running(world, agent)  # its channel and uid are free again
+
+
+@pytest.mark.parametrize(("outcome", "reason"), [("failed", "storage"), ("interrupted", "stopped")])
+async def test_stop_is_no_success_when_files_did_not_reach_the_bucket(world: World, agent: FakeAgent, outcome: str, reason: str) -> None:
+    task = await running(world, agent)
+    await agent.record(task.sid, "1.ts")
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(task.stop())
+        await eventually(lambda: bool(agent.commands(task.sid)))
+        finished = {"outcome": outcome, "reason": reason, "uploading": "unknown"}
+        await agent.finish(task.sid, Finished.model_validate(finished))
+    answer = stopping.result()
+    assert (answer.status_code, answer.json()) == (206, task.identity | {"code": 50, "reason": "upload not finished"})
+
+
+async def test_stop_lists_only_what_is_in_the_bucket(world: World, agent: FakeAgent) -> None:
+    """A worker that is killed has announced files that nobody will write any more."""
+    task = await world.caller.started(recordingFileConfig={"avFileType": ["hls", "mp4"]})
+    await eventually(lambda: task.sid in agent.claimed)
+    await agent.emit(task.sid, *(a_file(name) for name in ("list.m3u8", "0.mp4", "1.mp4", "empty.m3u8")))
+    await agent.record(task.sid, "1.ts", "1.mp4")
+    assert len((await task.query()).json()["serverResponse"]["fileList"]) == 4
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(task.stop())
+        await eventually(lambda: bool(agent.commands(task.sid)))
+        await agent.finish(task.sid)
+    state = stopping.result().json()["serverResponse"]
+    assert state["uploadingStatus"] == "uploaded"
+    assert [file["fileName"] for file in state["fileList"]] == ["1.mp4", "list.m3u8"]
 
 
 async def test_fifty_parallel_stops_have_one_effect(world: World, agent: FakeAgent) -> None:

@@ -72,6 +72,14 @@ async def test_guessing_is_slowed_down(caller: Caller) -> None:
     assert [answer.status_code for answer in answers] == [401] * 10 + [429]
 
 
+async def test_strangers_cannot_fill_the_memory(world: World, caller: Caller) -> None:
+    for number in range(3):
+        answer = await caller.http.get("/v1/ncs/ip", auth=(f"{number}" * 20_000, "x"))
+        assert answer.status_code == 401
+    remembered = world.plane.app.state.gatekeeper._failures._buckets
+    assert max(map(len, remembered)) < 200
+
+
 @pytest.mark.parametrize("app_id", ["unknown", "a%00b", "x" * 300])
 async def test_unknown_app(caller: Caller, app_id: str) -> None:
     answer = await caller.http.post(f"/v1/apps/{app_id}/cloud_recording/acquire", json={})

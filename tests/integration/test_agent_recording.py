@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from recorder.agent.agent import Agent
 from recorder.peer import LINE_LIMIT_BYTES, Peer
 from recorder.protocol import Done, Ended, Message, Refused, Report, SetLayout, Stop, WorkerHello
 from recorder.settings import Agent as AgentSettings
+from recorder.settings import ConfigError, Settings
 from recorder.settings import Recording as RecordingSettings
-from recorder.settings import Settings
 from recorder.spec import Layout, RecordingSpec, Storage
 from storage.journal import Journal
 from tests import seaweedfs
@@ -302,6 +303,60 @@ async def test_agent_goes_on_without_a_control_plane(settings: Settings, tmp_pat
     finally:
         agent.send(signal.SIGKILL)
         print(agent.log())
+
+
+async def test_agent_killed_before_the_end_is_told_leaves_the_playlist_closed(settings: Settings, tmp_path: Path) -> None:
+    """The control plane is gone, as after the death of the whole service: the drain does not wait for it."""
+    control = Control(settings.control_socket)
+    agent = AgentProcess(settings, tmp_path)
+    await agent.start()
+    try:
+        job = spec("slices")
+        async with control.listening():
+            await control.offer(job)
+            await control.until(lambda: len(control.stored(job.sid)) >= 3)
+        agent.send(signal.SIGTERM)
+        assert await agent.wait(15) == 0
+        playlist = settings.recordings_dir / "rec" / "d1" / "d2" / f"{job.sid}_slices.m3u8"
+        whole = playlist.read_bytes()
+        assert whole.endswith(b"#EXT-X-ENDLIST\n")
+        written = playlist.stat().st_mtime_ns
+        assert control.finished(job.sid) is None
+        async with control.listening():
+            await agent.start()
+            finished = await control.until_finished(job.sid)
+            await _until_gone(settings.spool_dir / job.sid)
+        assert (finished.outcome, finished.reason, finished.uploading) == ("complete", "shutdown", "uploaded")
+        assert sorted(control.stored(job.sid)) == sorted(control.committed(job.sid)) == listed(whole)
+        assert (playlist.read_bytes(), playlist.stat().st_mtime_ns) == (whole, written)  # not opened again, not even for a moment
+        agent.send(signal.SIGTERM)
+        assert await agent.wait() == 0
+    finally:
+        agent.send(signal.SIGKILL)
+        print(agent.log())
+
+
+async def test_agent_killed_before_it_noted_its_epoch_goes_on(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 3)
+    await agent.kill()
+    os.kill(worker_pid(settings, job.sid), signal.SIGKILL)
+    control.epochs[job.sid] += 1  # given out, and the answer was lost
+    await agent.start()
+    await control.until(lambda: any(event.epoch > 2 for event in control.of(job.sid, "slice")))
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.uploading) == ("complete", "uploaded")
+    names = listed(objects(settings)[f"{job.sid}_slices.m3u8"])
+    assert set(control.committed(job.sid)) <= set(names)
+    assert len(names) == len(set(names))
+
+
+async def test_agent_refuses_a_network_that_is_none(settings: Settings, tmp_path: Path) -> None:
+    wrong = settings.model_copy(update={"agent": AgentSettings(allowed_networks=("10.0.0.1/8",))})
+    with pytest.raises(ConfigError, match=r"agent.allowed_networks: 10.0.0.1/8"):
+        Agent(wrong)
 
 
 async def test_agent_refuses_more_than_it_can_carry(settings: Settings, control: Control, agent: AgentProcess) -> None:

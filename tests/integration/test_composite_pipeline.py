@@ -4,58 +4,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from recorder.frames import Track
-from recorder.protocol import EventBody, FileOpened, Slice, SliceCommitted
-from recorder.settings import Recording
+from recorder.protocol import FileOpened, SliceCommitted
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
-from recorder.worker.pipeline import Joined, Left, Pipeline, Started, Stopped, Surroundings, create
-from storage.spool import RecordingSpool
+from recorder.worker.pipeline import Joined, Left, Stopped
 from tests.integration.media import SECOND, Person
-
-LATENCY_NS = 100_000_000
-
-
-class Recorded:
-    def __init__(self, folder: Path) -> None:
-        self.spool = RecordingSpool(folder)
-        self.reports: list[EventBody] = []
-        self.keyframes: list[Track] = []
-
-    def pipeline(self, spec: RecordingSpec, slice_seconds: float = 4) -> Pipeline:
-        settings = Recording(latency_ms=LATENCY_NS // 1_000_000, slice_seconds=slice_seconds)
-        around = Surroundings(spec, settings, self.spool, 0, 1_700_000_000 * SECOND, self.reports.append, self.keyframes.append)
-        return create(around)
-
-    @property
-    def slices(self) -> list[Slice]:
-        return [report.slice for report in self.reports if isinstance(report, SliceCommitted) and report.slice.playlist]
-
-    def path(self, item: Slice) -> Path:
-        return self.spool.file(item.name)
-
-    def joined(self, folder: Path) -> Path:
-        """All slices of the list as one file."""
-        whole = folder / "whole.ts"
-        whole.write_bytes(b"".join(self.path(item).read_bytes() for item in self.slices))
-        return whole
-
-
-def record(pipeline: Pipeline, people: list[Person], until: float) -> None:
-    """Play what `people` send and do, each frame arriving 20 ms after its capture."""
-    items: list[tuple[int, object]] = []
-    for person in people:
-        start, end = round(person.start * SECOND), round(person.end * SECOND)
-        tracks = [Track(person.uid, kind) for kind, sent in (("video", person.codec), ("audio", person.sound)) if sent]  # type: ignore[arg-type]
-        items += [(start, Joined(person.uid))] + [(start, Started(track)) for track in tracks]
-        items += [(frame.time_ns + 20_000_000, frame) for frame in person.frames()]
-        if person.end < until:
-            items += [(end, Stopped(track)) for track in tracks] + [(end, Left(person.uid))]
-    now = 0
-    for now, item in sorted(items, key=lambda pair: pair[0]):
-        pipeline.take(item, now)  # type: ignore[arg-type]
-        pipeline.advance(now)
-    pipeline.close(round(until * SECOND))
+from tests.integration.straight_line import Recorded, record
 
 
 def _spec(**changes: object) -> RecordingSpec:
@@ -154,3 +109,39 @@ def test_layout_changes_take_effect_at_their_time(tmp_path: Path) -> None:
     for number, uid in ((148, 102), (153, 101)):
         assert measure.who(frames[number], [101, 102], measure.Rect(400, 0, 200, 200)) == uid
     assert measure.who(frames[200], [101, 102], measure.Rect(8, 272, 150, 84)) == 102
+
+
+def test_first_pictures_wait_for_the_joining_and_a_quick_return_keeps_its_first_pictures(tmp_path: Path) -> None:
+    """A keyframe that came already is not thrown away when something else happens in the channel: there may be no other."""
+    recorded = Recorded(tmp_path / "spool")
+    pipeline = recorded.pipeline(_spec(audio=False))
+    again = [
+        frame for frame in Person(102, "vp8", sound=False, start=2, end=4).frames() if not frame.keyframe or frame.time_ns == 2 * SECOND
+    ]
+    frames = [*Person(101, sound=False, end=4).frames(), *Person(102, "vp8", sound=False, end=1.96).frames(), *again]
+    items: list[tuple[int, object]] = [(0, Joined(101)), (0, Joined(102))]
+    items += [(frame.time_ns + 20_000_000, frame) for frame in frames]
+    # Both are applied when the first frame of the second stay is waiting; so is what somebody else does.
+    items += [(round(1.97 * SECOND), Left(102)), (round(1.98 * SECOND), Stopped(Track(101, "audio"))), (round(1.99 * SECOND), Joined(102))]
+    for now, item in sorted(items, key=lambda pair: pair[0]):
+        pipeline.take(item, now)  # type: ignore[arg-type]
+        pipeline.advance(now)
+    pipeline.close(4 * SECOND)
+    shown = [frame for _, frame in measure.video_frames(recorded.joined(tmp_path))]
+    right = measure.Rect(320, 0, 320, 360)
+    assert [measure.who(shown[number], [101, 102], right) for number in (50, 63, 110)] == [102, 102, 102]
+
+
+def test_media_that_starts_minutes_after_joining_starts_the_files(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "spool")
+    pipeline = recorded.pipeline(_spec())
+    pipeline.take(Joined(101), 0)
+    for second in range(300):
+        pipeline.advance(second * SECOND)
+    for frame in sorted(Person(101, start=300, end=304).frames(), key=lambda f: f.time_ns):
+        pipeline.take(frame, frame.time_ns + 20_000_000)
+        pipeline.advance(frame.time_ns + 20_000_000)
+    pipeline.close(304 * SECOND)
+    assert recorded.slices[0].start_ns == 300 * SECOND
+    assert abs(sum(item.duration_ns for item in recorded.slices) - 4 * SECOND) < 0.1 * SECOND
+    assert len(measure.av_offsets(recorded.joined(tmp_path), tone_hz(101))) >= 3

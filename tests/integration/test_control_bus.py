@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from api.plane import open_plane
 from api.tables import Recording, SeenEvent, Slice
+from recorder import metrics
 from recorder.peer import Peer
 from recorder.protocol import Claim, Claimed, Done, Event, Finished, PhaseChanged, Refused, SliceCommitted, SliceStored, WorkerLost
 from tests.contract.conftest import Task, World, a_deployment, eventually, open_world
@@ -112,6 +113,18 @@ async def test_slices_are_kept_and_marked_when_verified(world: World) -> None:
         assert (await row(world, task.sid)).first_media_ms == a_slice("0.ts", 0).start_ms
 
 
+async def test_metrics_show_what_nodes_do(world: World) -> None:
+    def value(name: str) -> float:
+        return metrics.REGISTRY.get_sample_value(name) or 0
+
+    names = ("recorder_upload_seconds_count", "recorder_upload_seconds_sum", "recorder_upload_retries_total")
+    async with world.agent() as agent:
+        task = await running(world, agent)
+        before = [value(name) for name in names]
+        await agent.emit(task.sid, SliceStored(name="0.ts", seconds=0.5, retries=2), SliceStored(name="1.ts"))
+        assert [value(name) - was for name, was in zip(names, before, strict=True)] == [1, 0.5, 2]
+
+
 async def test_a_commit_repeats_with_the_same_hash_only(world: World) -> None:
     async with world.agent() as agent:
         task = await running(world, agent)
@@ -156,6 +169,7 @@ async def test_events_keep_the_order_in_which_they_were_sent(world: World) -> No
 async def test_hello_ends_what_the_node_has_lost(world: World) -> None:
     async with world.agent("one") as one, world.agent("two") as two:
         lost = await running(world, one)
+        await one.record(lost.sid, "1.ts")
         world.caller.cname = "room2"
         kept = await running(world, one)
         world.caller.cname = "room1"
@@ -166,6 +180,8 @@ async def test_hello_ends_what_the_node_has_lost(world: World) -> None:
         assert (await lost.query()).status_code == 404
         ended = await row(world, lost.sid)
         assert (ended.status, ended.outcome, ended.sealed_spec) == (20, "interrupted", None)
+        async with world.plane.store.read() as session:
+            assert await session.scalar(select(SeenEvent).where(SeenEvent.sid == lost.sid).limit(1)) is None
         world.caller.cname = "room2"
         assert (await kept.query()).status_code == 200
 

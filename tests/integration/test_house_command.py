@@ -53,3 +53,26 @@ def test_an_unknown_subcommand_is_refused() -> None:
     result = run("-m", "cli.main", "os")
     assert result.returncode == 2
     assert "No such command 'os'" in result.stderr
+
+
+def test_the_hub_refuses_media_addresses_of_other_machines() -> None:
+    result = run("-m", "cli.main", "hub", CLOUD_RECORDER_HUB__PORT="0", CLOUD_RECORDER_HUB__ADDRESSES='["192.0.2.123"]')
+    assert result.returncode == 2
+    assert result.stderr.startswith("cloud-recorder: hub.addresses: 192.0.2.123 is no address of this machine")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_hub_may_open_a_socket_for_each_of_its_sessions() -> None:
+    script = """
+import asyncio, resource
+from cli import hub
+from recorder.settings import load
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(64, hard), hard))
+async def serve(settings, stop):
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+hub.server.serve = serve
+asyncio.run(hub.serve(load()))
+"""
+    result = run("-c", script)
+    assert result.returncode == 0, result.stderr

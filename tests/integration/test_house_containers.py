@@ -33,6 +33,11 @@ def test_the_recorder_is_confined(services: dict[str, Any]) -> None:
     assert recorder["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_the_store_can_write_without_capabilities(services: dict[str, Any]) -> None:
+    assert services["store"]["cap_drop"] == ["ALL"]
+    assert services["store"]["user"] == "1000:1000"  # to whom the image gives /data
+
+
 def test_nothing_is_published_beyond_this_machine(services: dict[str, Any]) -> None:
     for service in services.values():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ()))

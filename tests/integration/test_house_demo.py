@@ -10,9 +10,12 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 
+from cli import demo
 from cli.demo.files import begins_with_keyframe, index_in_front, read_playlist, started_at
 from cli.demo.judge import judge
+from cli.demo.processes import DemoError
 from cli.demo.session import AUDIO_ONLY, FPS, HEIGHT, LATE, LEAVER, WIDTH, Recording, Take
 from recorder.tools.content import SAMPLE_RATE, Picture, Style, sound
 
@@ -202,3 +205,14 @@ def test_names_of_slices_carry_their_start(tmp_path: Path) -> None:
     (tmp_path / "a.m3u8").write_text("#EXTM3U\n#EXTINF:1.5,\nroom%20%23_1.ts\n#EXTINF:2.0\nb.ts\n#EXT-X-ENDLIST\n")
     found = read_playlist(tmp_path / "a.m3u8")
     assert (found.seconds, found.ended, [path.name for path in found.slices]) == (3.5, True, ["room #_1.ts", "b.ts"])
+
+
+def test_a_demo_that_stops_leaves_no_summary_of_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(*_: object) -> Take:
+        raise DemoError("no service")
+
+    monkeypatch.setattr("cli.demo.run", run)
+    (tmp_path / "demo.json").write_text('{"ok": true}')
+    result = CliRunner().invoke(demo.command, ["--folder", str(tmp_path)])
+    assert (result.exit_code, result.output) == (1, "Error: no service\n")
+    assert not (tmp_path / "demo.json").exists()

@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Browser
 
 from recorder.rtp.packet import picture_loss_indication
-from tests.e2e.browser import chromium, needs_chromium, publishing_page
+from tests.e2e.browser import chromium, needs_chromium, publishing_page, served
 from tests.integration.hub_room import APP, CHANNEL, Roster, Subscriber, running_hub, until
 
 pytestmark = [needs_chromium, pytest.mark.timeout(120)]
@@ -40,3 +40,11 @@ async def test_browser_reaches_a_subscriber(browser: Browser, codec: str, name: 
         await until(lambda: roster.people[55].audio_muted)
         await page.evaluate("window.stop()")
         await until(lambda: 55 not in roster.people)
+
+
+async def test_a_page_that_cannot_publish_says_why(browser: Browser) -> None:
+    with served() as pages:
+        page = await browser.new_page()
+        await page.goto(f"{pages}/publish.html?hub=http://127.0.0.1:9")
+        await page.wait_for_function("window.publication?.state === 'failed'", timeout=20_000)
+        assert 'no parameter "app"' in (await page.text_content("#state") or "")

@@ -92,6 +92,7 @@ async def test_lost_packets_are_fetched_again_and_passed_on(hub: str) -> None:
     async with RawPublisher().publishing(hub, 5) as publisher:
         publisher.send(first)
         async with Subscriber(hub, 5, ("video",)) as subscriber:
+            await until(lambda: publisher.keyframe_requests > 0)  # the hub's side of the subscriber is up too
             for sequence in range(first + 1, first + count):
                 publisher.send(sequence, lost=generator.random() < 0.05 and sequence != first + count - 1)
                 if sequence % 30 == 0:

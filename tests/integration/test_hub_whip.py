@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from recorder.access_token import JOIN_CHANNEL, MediaService, build
-from recorder.settings import Hub
+from recorder.settings import ConfigError, Hub
 from recorder.tools.publish import PublishError
 from recorder.tools.publish_media import Library
 from tests.integration.hub_room import APP, CHANNEL, Roster, publishing, running_hub, until, whip_path
@@ -144,10 +144,48 @@ async def test_browsers_may_call_from_pages_of_this_machine(client: httpx.AsyncC
     created = await client.post(whip_path(7), content=await offer(), headers=SDP | {"Origin": "http://127.0.0.1:1"})
     assert created.status_code == 201
     assert "Location" in created.headers["Access-Control-Expose-Headers"]
-    foreign = await client.post(whip_path(7), content=await offer(), headers=SDP | {"Origin": "https://example.org"})
-    assert foreign.status_code == 403
+    for stranger in ({"Origin": "https://example.org"}, {"Origin": "http://["}, {"Host": "hub.example"}, {"X-Forwarded-For": "192.0.2.1"}):
+        assert (await client.post(whip_path(7), content=await offer(), headers=SDP | stranger)).status_code == 403, stranger
     plain = await client.options(whip_path(7))
     assert (plain.status_code, plain.headers["Accept-Post"]) == (204, "application/sdp")
+
+
+async def test_a_channel_takes_so_many_sessions_and_leaves_room_for_others(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.hub.hub._CHANNEL_LIMIT", 2)
+    text = await offer()
+    statuses = [(await client.post(whip_path(uid), content=text, headers=SDP)).status_code for uid in (1, 2, 3)]
+    assert statuses == [201, 201, 503]
+    assert (await client.post(whip_path(3, "other"), content=text, headers=SDP)).status_code == 201
+
+
+async def test_a_channel_takes_so_many_watchers(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recorder.hub.channel._WATCHERS_LIMIT", 1)
+    url = str(client.base_url).rstrip("/")
+    async with Roster().watching(url, 900):
+        with pytest.raises(InvalidStatus) as caught:
+            async with Roster().watching(url, 901):
+                pass
+        assert caught.value.response.status_code == 503
+        async with Roster().watching(url, 900):  # the same recorder again
+            pass
+
+
+async def test_an_answer_that_nobody_can_connect_to_is_none(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_: ["192.0.2.123"])  # as when no socket is left
+    answer = await client.post(whip_path(7), content=await offer(), headers=SDP)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    assert "hub.addresses" in caplog.text
+
+
+async def test_addresses_of_other_machines_are_refused_at_the_start() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with running_hub(Hub(addresses=("127.0.0.1", "192.0.2.123"))):
+            pass
+    assert caught.group_contains(ConfigError, match=r"192\.0\.2\.123 is no address of this machine")
 
 
 async def test_session_without_a_connection_goes_away(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """The tap into aiortc against real peer connections over loopback; fails when the private parts it uses change."""
 
 import asyncio
+import gc
 import struct
+import threading
+from pathlib import Path
 
 import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
@@ -96,3 +99,34 @@ async def test_a_peer_that_never_answers_is_a_connection_error() -> None:
     with pytest.raises(ConnectionError):
         await tap.connected(0.2)
     await tap.close()
+
+
+async def test_a_packet_that_breaks_one_session_does_not_starve_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    async with _Pair() as first, _Pair() as second:
+        for broken, other in ((first, second), (second, first)):  # whichever is drained first
+            broken.rtp, other.rtp = _Refusing(), []
+            for pair in (broken, other):  # both arrive between two ticks, and nothing afterwards
+                pair.sender.send_rtp(_packet(1 if broken is first else 2, pair.sender.media()[0].ssrc))
+            await _until(lambda other=other: len(other.rtp) == 1)
+        assert caplog.text.count("a packet could not be handled") == 2
+
+
+class _Refusing(list[bytes]):
+    def append(self, data: bytes) -> None:
+        raise IndexError
+
+
+async def test_connections_leave_nothing_behind() -> None:
+    async def once() -> None:
+        async with _Pair() as pair:
+            pair.sender.send_rtp(_packet(1, pair.sender.media()[0].ssrc))
+
+    await once()
+    before = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    for _ in range(10):
+        await once()
+    await asyncio.sleep(0.1)
+    gc.collect()
+    assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == before
+    assert len(asyncio.all_tasks()) == 1
+    assert sum(isinstance(thing, MediaTap) for thing in gc.get_objects()) == 0

@@ -4,8 +4,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -214,3 +216,48 @@ def test_storage_s3_unreachable_endpoint_is_transient() -> None:
 
     with pytest.raises(errors.TransientStorageError):
         open_store(options, unknown).put_bytes("x.ts", b"x", **LONG)
+
+
+class _Oddity(BaseHTTPRequestHandler):
+    """Answers with success, but not as the protocol says: as a proxy in front of a store that is away may do."""
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        if self.command == "PUT":
+            self.send_header("ETag", "odd")
+        page = b"" if self.command in ("PUT", "HEAD") else b"<Maintenance/>"
+        if page:
+            self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def do_HEAD(self) -> None:
+        self.do_PUT()
+
+    def do_POST(self) -> None:
+        self.do_PUT()
+
+    def do_GET(self) -> None:
+        self.do_PUT()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("size", [1000, s3.MULTIPART_OVER_BYTES + 1])
+def test_storage_s3_answers_that_make_no_sense_are_transient(tmp_path: Path, size: int) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Oddity) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        options = StoreOptions(vendor=11, bucket="rec", access_key="a", secret_key="b", endpoint=f"http://127.0.0.1:{server.server_port}")
+        store = open_store(options, LOOPBACK)
+        path, digest = _file(tmp_path, bytes(size))
+        try:
+            with pytest.raises(errors.TransientStorageError):
+                store.put("key.ts", path, sha256=digest, **LONG)
+        finally:
+            store.close()
+            server.shutdown()
+            thread.join()

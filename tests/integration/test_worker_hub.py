@@ -124,3 +124,13 @@ async def test_without_a_hub_the_recording_fails_with_a_reason(tmp_path: Path) -
         await worker.until(lambda: worker.ended is not None, 30)
         assert worker.ended is not None
         assert (worker.ended.outcome, worker.ended.reason) == ("failed", "channel")
+
+
+async def test_a_stop_while_joining_is_obeyed_at_once(tmp_path: Path) -> None:
+    at = settings(tmp_path)
+    async with TestedWorker(at, _spec("mix")).running() as worker:  # no hub: joining is tried for ten seconds
+        await worker.until(lambda: "starting" in worker.phases())
+        await worker.tell(Stop(sid=SID))
+        await worker.until(lambda: worker.ended is not None, 4)
+        assert worker.ended is not None
+        assert (worker.ended.outcome, worker.ended.reason) == ("complete", "stopped")

@@ -19,7 +19,7 @@ def token(uid: str = "7", channel: str = "room", lifetime: int = 600) -> str:
 
 
 def knock(authorization: str | None, uid: int | None = 7, now: float = NOW) -> float | None:
-    return admit(SETTINGS, Caller("192.0.2.1", None, authorization), app_id=APP, channel="room", uid=uid, now=now)
+    return admit(SETTINGS, Caller("192.0.2.1", "hub.example", None, authorization), app_id=APP, channel="room", uid=uid, now=now)
 
 
 def refused(*arguments: object, **keywords: object) -> HTTPStatus:
@@ -56,16 +56,40 @@ def test_wrong_tokens_do_not() -> None:
         ("127.0.0.1", "null", False),
         ("192.0.2.1", None, False),
         ("", None, False),
+        ("127.0.0.1", "http://[", False),
     ],
 )
 def test_app_without_certificate_serves_this_machine_only(host: str, origin: str | None, welcome: bool) -> None:
-    caller = Caller(host, origin, None)
+    caller = Caller(host, "127.0.0.1:8083", origin, None)
     if welcome:
         assert admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW) is None
     else:
         with pytest.raises(Refused):
             admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW)
     assert admit(Hub(allow_open_channels=True), caller, app_id="x", channel="room", uid=1, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("called", "welcome"),
+    [
+        ("localhost", True),
+        ("127.0.0.2:8083", True),
+        ("[::1]:8083", True),
+        ("hub.example", False),  # a proxy on this machine that does not tell who is behind it
+        ("hub.example:8083", False),
+        ("127.0.0.1.evil.example", False),
+        ("hub.example@127.0.0.1", True),  # no browser sends that
+        ("[", False),
+        ("", False),
+    ],
+)
+def test_a_caller_of_this_machine_asks_for_this_machine(called: str, welcome: bool) -> None:
+    caller = Caller("127.0.0.1", called, None, None)
+    if welcome:
+        assert admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW) is None
+    else:
+        with pytest.raises(Refused):
+            admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW)
 
 
 def test_names() -> None:

@@ -86,3 +86,41 @@ def test_nonsense_reports_change_nothing() -> None:
     clock.report(1000, 0)
     clock.report((1000 + 3600 * 90000) & 0xFFFFFFFF, 10**18)
     assert clock.capture_ns(1000 + 90000, SECOND) == SECOND
+
+
+def test_timestamps_that_stood_still_in_a_pause_are_believed_for_two_seconds_only() -> None:
+    """Browsers stop the clock of a track they do not send; its reports tell so much later."""
+    sender = SenderClock()
+    clock = StreamClock(48000, sender)
+    for step in range(500):
+        clock.capture_ns(step * 960, step * 20 * MS)
+        if step % 50 == 0:
+            clock.report(step * 960, 10**18 + step * 20 * MS)
+    late = [step * 20 * MS - clock.capture_ns(step * 960, step * 20 * MS + 5 * SECOND) + 5 * SECOND for step in range(500, 700)]
+    assert late[0] > 4 * SECOND
+    assert max(late[105:]) < 10 * MS
+    clock.report(699 * 960, 10**18 + 699 * 20 * MS + 5 * SECOND)
+    assert abs(clock.capture_ns(700 * 960, 700 * 20 * MS + 5 * SECOND) - (700 * 20 * MS + 5 * SECOND)) < 10 * MS
+
+
+def test_a_leap_of_timestamps_is_not_believed_and_does_not_touch_the_other_streams() -> None:
+    sender = SenderClock()
+    audio, video = StreamClock(48000, sender), StreamClock(90000, sender)
+    for step in range(100):
+        audio.capture_ns(step * 960, step * 20 * MS)
+        video.capture_ns(step * 1800, step * 20 * MS)
+        if step == 50:
+            audio.report(step * 960, 10**18 + step * 20 * MS)
+            video.report(step * 1800, 10**18 + step * 20 * MS)
+    for step in range(100, 300):
+        assert abs(audio.capture_ns(step * 960 + 9 * 48000, step * 20 * MS) - step * 20 * MS) < 10 * MS
+        assert abs(video.capture_ns(step * 1800, step * 20 * MS) - step * 20 * MS) < 10 * MS
+
+
+def test_a_burst_after_a_stall_of_the_network_keeps_its_capture_times() -> None:
+    clock = StreamClock(48000, SenderClock())
+    for step in range(100):
+        clock.capture_ns(step * 960, step * 20 * MS)
+    for step in range(100, 175):  # held back for 1.5 s, then delivered at once
+        assert abs(clock.capture_ns(step * 960, 175 * 20 * MS) - step * 20 * MS) < MS
+    assert clock.jumps == 0

@@ -110,3 +110,39 @@ async def _outcome(peer: Peer) -> str:
     except PeerLost:
         return "lost"
     return "answered"
+
+
+@pytest.mark.parametrize("end", ["reset", "torn"])
+async def test_what_was_asked_is_handled_although_the_asker_dies(end: str) -> None:
+    """A process that is killed resets its connection, or leaves half a line."""
+    begun, go_on, handled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Message) -> Message:
+        begun.set()
+        await go_on.wait()
+        handled.set()
+        return Done()
+
+    readers = asyncio.StreamReader(), asyncio.StreamReader()
+    one = Peer(readers[0], _Pipe(readers[1]), slow)  # type: ignore[arg-type]  # as much of a StreamWriter as a Peer uses
+    two = Peer(readers[1], _Pipe(readers[0]), done)  # type: ignore[arg-type]  # the same
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(one.run())
+        asking = group.create_task(_lost(two))
+        await begun.wait()
+        if end == "reset":
+            readers[0].set_exception(ConnectionResetError())
+        else:
+            readers[0].feed_data(b'{"id":1,"answer":fal')
+            readers[0].feed_eof()
+        await asyncio.sleep(0)
+        go_on.set()
+        await serving
+        assert handled.is_set()
+        two.close()
+        await asking
+
+
+async def _lost(peer: Peer) -> None:
+    with pytest.raises(PeerLost):
+        await peer.request(Lease())

@@ -30,6 +30,13 @@ def test_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert (settings.api.port, settings.api.probe_port, settings.data_dir) == (9100, 9001, Path("/srv/rec"))
 
 
+@pytest.mark.parametrize("section", ["HUB", "AGENT"])
+def test_addresses_for_media_are_addresses(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"CLOUD_RECORDER_{section}__ADDRESSES", '["rec.example.com"]')
+    with pytest.raises(ConfigError, match=f"{section.lower()}.addresses"):
+        load()
+
+
 def test_every_wrong_field_is_named_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "c.toml"
     config.write_text('colour = "red"\n[api]\nport = 70000\n[recording]\nlease_seconds = 1\n')

@@ -193,6 +193,7 @@ async def test_storage_uploader_retries_what_passes(tmp_path: Path) -> None:
         await bench.uploader.settled()
     assert [report.attempt for report in bench.reports if isinstance(report, Retrying)] == [1, 2, 3]
     assert isinstance(bench.reports[-1], Verified)
+    assert bench.reports[-1].retries == 3
     assert [base / 2 <= wait <= base for base, wait in zip((1, 2, 4), bench.waits, strict=True)] == [True] * 3
 
 

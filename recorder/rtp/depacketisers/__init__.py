@@ -10,6 +10,8 @@ from typing import Protocol
 
 from recorder.frames import Codec
 
+CODECS: frozenset[str] = frozenset({"h264", "vp8", "opus"})  # those with a file here
+
 
 @dataclass(frozen=True, slots=True)
 class AccessUnit:

@@ -1,0 +1,62 @@
+"""A participant's picture: what is decoded, and when a keyframe is asked for."""
+
+from collections.abc import Sequence
+
+from recorder.frames import EncodedFrame, Track
+from recorder.worker.sight import Sight
+from tests.outputs_media import video
+
+TRACK = Track(101, "video")
+SECOND = 1_000_000_000
+
+
+def _frames(numbers: Sequence[int]) -> list[EncodedFrame]:
+    encoded = video("h264", 60)
+    return [EncodedFrame(TRACK, "h264", encoded[n].data, encoded[n].keyframe, encoded[n].time_ns, 160, 120) for n in numbers]
+
+
+def _sight() -> tuple[Sight, list[Track]]:
+    asked: list[Track] = []
+    return Sight(TRACK, asked.append), asked
+
+
+def test_a_keyframe_is_asked_for_until_it_comes() -> None:
+    sight, asked = _sight()
+    sight.show(True)
+    assert asked == [TRACK]
+    for frame in _frames([*range(1, 15), *range(16, 30), *range(31, 45)]):  # three seconds without one
+        sight.take(frame)
+        assert sight.latest(frame.time_ns) is None
+    assert 3 <= len(asked) <= 5
+    (keyframe,) = _frames([45])
+    sight.take(keyframe)
+    assert sight.latest(keyframe.time_ns) is not None
+    before = len(asked)
+    (following,) = _frames([46])
+    sight.take(following)
+    assert sight.latest(following.time_ns) is not None
+    assert len(asked) == before
+
+
+def test_frames_that_came_before_the_place_are_shown() -> None:
+    sight, asked = _sight()
+    for frame in _frames([0, 1, 2]):
+        sight.take(frame)
+    sight.show(True)
+    assert sight.latest(SECOND) is not None
+    assert asked == []
+
+
+def test_after_an_interruption_nothing_is_decoded_without_a_keyframe() -> None:
+    sight, _ = _sight()
+    sight.show(True)
+    for frame in _frames([0, 1]):
+        sight.take(frame)
+    assert sight.latest(SECOND) is not None
+    sight.interrupt()
+    for frame in _frames([7, 8]):  # they continue what was not sent
+        sight.take(frame)
+    assert sight.latest(SECOND) is None
+    for frame in _frames([15, 16]):
+        sight.take(frame)
+    assert sight.latest(2 * SECOND) is not None
