@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -125,6 +125,9 @@ class Service:
             raise ServiceError(Fault.RESOURCE_EXPIRED)
         if resource.parameter_digest not in (None, _digest(parameters)):
             raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: differs from the startParameter of acquire")
+        missing = "; ".join(_not_built(spec))
+        if missing:
+            raise ServiceError(Fault.INVALID_PARAMETER, missing)
         try:
             async with self._store.write() as session:
                 session.add(self._new_row(spec, resource, key))
@@ -284,6 +287,14 @@ class Service:
             files = await session.scalars(wanted)
             slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
             return Snapshot(recording=row, files=files.all(), slices=slices or 0)
+
+
+def _not_built(spec: RecordingSpec) -> Iterator[str]:
+    """What a worker cannot do yet: better no recording than one that lacks what the customer counts on."""
+    if spec.snapshots:
+        yield "clientRequest.snapshotConfig: screenshots are not supported yet"
+    if spec.stream_mode != "default":
+        yield f"clientRequest.recordingConfig.streamMode: {spec.stream_mode} is not supported yet"
 
 
 def _is_over(row: Recording | None) -> bool:

@@ -8,7 +8,7 @@ import click
 
 from recorder import log as logs
 from recorder.agent.agent import Agent
-from recorder.settings import Settings, load
+from recorder.settings import Settings, check_addresses, load
 from storage.errors import SpoolError
 
 
@@ -16,8 +16,10 @@ async def serve(settings: Settings) -> None:
     """Run the agent until SIGTERM or SIGINT, then drain: stop workers, finish uploads.
 
     Raises:
+        ConfigError: workers cannot receive media as configured.
         SpoolError: another agent uses the spool.
     """
+    check_addresses("agent.addresses", settings.agent.addresses)
     agent = Agent(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

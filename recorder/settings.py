@@ -7,8 +7,10 @@ Sources, the later wins: defaults, one TOML file (`cloud-recorder --config FILE`
 import hashlib
 import ipaddress
 import os
+import socket
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -126,6 +128,20 @@ class Settings(BaseSettings):
     def agent_socket(self) -> Path:
         """Agent listens, workers connect."""
         return self.runtime_dir() / "agent.sock"
+
+
+def check_addresses(setting: str, addresses: Iterable[str]) -> None:
+    """See that media can be received on these local addresses.
+
+    Raises:
+        ConfigError: one is not of this machine.
+    """
+    for address in addresses:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((address, 0))
+            except OSError as error:
+                raise ConfigError(f"{setting}: {address} is no address of this machine ({error.strerror})") from error
 
 
 def load(config: Path | None = None) -> Settings:

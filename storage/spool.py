@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -62,7 +63,7 @@ class Spool:
 
 
 class RecordingSpool:
-    """The folder of one recording. Its writer is one process at a time, and one thread of it."""
+    """The folder of one recording. Its writer is one process at a time; threads of it may commit side by side."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,7 +72,8 @@ class RecordingSpool:
         self._journal = Journal(folder / "journal")
         self._partial = folder / "partial"
         self._files = folder / "files"
-        self._names: set[str] | None = None  # committed, ever; read from the journal before the first commit
+        self._naming = threading.Lock()
+        self._names: set[str] | None = None  # committed or being so, ever; read from the journal before the first commit
         if not self._files.exists():
             for path in (folder, self._partial, self._files):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,8 +93,10 @@ class RecordingSpool:
             SpoolError: the disk failed and nothing was committed; the file is gone, trying again is no use.
         """
         path = self.partial(name)
-        if name in self._committed():
-            raise SpoolError("a file of this name was committed before")
+        with self._naming:
+            if name in self._committed():
+                raise SpoolError("a file of this name was committed before")
+            self._committed().add(name)
         try:
             full = {**record, "name": name, **_fixed(path)}
             path.rename(self._files / name)
@@ -104,7 +108,6 @@ class RecordingSpool:
                     remains.unlink()
             raise SpoolError(f"cannot commit a file: {error.strerror}") from error
         self._journal.append(full)
-        self._committed().add(name)
         return full
 
     def append(self, record: Mapping[str, object]) -> None:

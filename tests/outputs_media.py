@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recorder.outputs import Product, Shelf
+from recorder.outputs.hls import CompositeHls
+from recorder.outputs.mp4 import CompositeMp4
 from recorder.outputs.names import Names
 from recorder.protocol import File, Slice
 
@@ -165,3 +167,15 @@ def streams(path: Path) -> dict[str, dict[str, str]]:
 def probe(path: Path, *arguments: str) -> str:
     command = ("ffprobe", "-v", "error", *arguments, "-of", "compact", f"file:{path}")
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=50).stdout
+
+
+def play(output: CompositeHls | CompositeMp4, pictures: Sequence[Encoded], sounds: Sequence[Encoded]) -> list[Product]:
+    """Hand in everything as encoders do, about in order; sound comes a little late."""
+    events = [(item.time_ns, "v", item) for item in pictures] + [(item.time_ns + 90_000_000, "a", item) for item in sounds]
+    products: list[Product] = []
+    for _, kind, item in sorted(events, key=lambda event: event[:2]):
+        if kind == "v":
+            products += output.video(item.data, item.time_ns, keyframe=item.keyframe)
+        else:
+            products += output.audio(item.data, item.time_ns)
+    return products

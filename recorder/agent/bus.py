@@ -16,6 +16,7 @@ from recorder.protocol import AgentHello, Claim, Claimed, Event, Message, Refuse
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 15
+QUIET_TRIES: Final = 4  # some two seconds: at the start of everything the control plane may be the last to come up
 LONGEST_WAIT_SECONDS: Final = 5.0
 
 
@@ -49,9 +50,9 @@ class LocalBus:
                 await self._serve()
                 failures = 0
             except (OSError, TimeoutError) as error:
-                if failures == 0:
-                    log.warning("no control plane", extra={"error": str(error)})
                 failures += 1
+                if failures == QUIET_TRIES:
+                    log.warning("no control plane", extra={"error": str(error)})
             longest = min(LONGEST_WAIT_SECONDS, 0.1 * 2 ** min(failures, 8))
             await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311  # jitter, not a secret
 

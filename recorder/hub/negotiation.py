@@ -20,6 +20,7 @@ from aiortc.exceptions import InternalError, OperationError
 from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
 from recorder.frames import Kind
+from recorder.rtp import depacketisers
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +198,8 @@ def _prefer(connection: RTCPeerConnection, kind: Kind, direction: str, names: tu
 
 
 def _usable(kind: Kind) -> set[str]:
-    return {codec.name.lower() for codec in _codecs(kind)} - {"rtx"}
+    """What aiortc negotiates and recorders can read: to forward anything else would only look like a call that is recorded."""
+    return {codec.name.lower() for codec in _codecs(kind)} & depacketisers.CODECS
 
 
 def _codecs(kind: Kind) -> list[RTCRtpCodecCapability]:

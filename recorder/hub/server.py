@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import uvicorn
 
 from recorder.hub.app import create_app
 from recorder.rtp.tap import VIDEO_ORIENTATION, offer_extension, use_addresses
-from recorder.settings import ConfigError, Hub
+from recorder.settings import Hub, check_addresses
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket |
     Raises:
         ConfigError: an address for media is none of this machine's; nobody could ever connect.
     """
-    _check_addresses(settings.addresses)
+    check_addresses("hub.addresses", settings.addresses)
     use_addresses(settings.addresses)
     offer_extension("video", VIDEO_ORIENTATION)
     config = uvicorn.Config(
@@ -57,12 +57,3 @@ async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket |
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         stopping.cancel()
-
-
-def _check_addresses(addresses: Iterable[str]) -> None:
-    for address in addresses:
-        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((address, 0))
-            except OSError as error:
-                raise ConfigError(f"hub.addresses: {address} is no address of this machine ({error.strerror})") from error

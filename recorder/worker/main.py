@@ -20,7 +20,7 @@ from recorder.worker.agent_link import AgentLink, Command, hello
 from recorder.worker.audience import Audience
 from recorder.worker.launch import Launch
 from recorder.worker.media_thread import MediaThread
-from recorder.worker.pipeline import Surroundings
+from recorder.worker.pipeline import Surroundings, check_layout
 from storage.errors import SpoolError
 from storage.spool import RecordingSpool
 
@@ -138,6 +138,10 @@ class _Worker:
             self._audience.subscribe(command.subscription)
             self._connector.subscribe(command.subscription)
         elif isinstance(command, SetLayout):
+            try:
+                check_layout(command.layout)
+            except ValueError as error:
+                return Refused(reason="bad_request", detail=str(error))
             self._media.put(command.layout)
         return Done()
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mixer import layouts
+from mixer.canvas import colour
 from recorder.frames import EncodedFrame, Track
 from recorder.outputs import Product, Shelf
 from recorder.outputs.names import Names
@@ -83,6 +85,16 @@ class Surroundings:
         """Report what the outputs have made."""
         for product in products:
             self.report(FileOpened(file=product) if isinstance(product, File) else SliceCommitted(slice=product))
+
+
+def check_layout(layout: Layout) -> None:
+    """See that the composite can draw it.
+
+    Raises:
+        ValueError: there is no such layout, or no such colour.
+    """
+    layouts.load(layout.number)
+    colour(layout.background_color)
 
 
 def create(around: Surroundings) -> Pipeline:

@@ -85,16 +85,6 @@ async def test_query_of_an_individual_recording_lists_every_index_once(world: Wo
     assert state["sliceStartTime"] == START_MS
 
 
-async def test_recordings_with_screenshots_list_no_files(world: World, agent: FakeAgent) -> None:
-    task = await world.caller.started("individual", snapshotConfig={"fileType": ["jpg"]})
-    await eventually(lambda: task.sid in agent.claimed)
-    assert (await task.query()).json()["serverResponse"].keys() == {"status", "sliceStartTime"}
-    assert agent.claimed[task.sid].spec["files"] is False
-    await agent.record(task.sid, "shot.jpg")
-    stop = await task.stop(async_stop=True)
-    assert stop.json()["serverResponse"] == {"uploadingStatus": "unknown"}
-
-
 async def test_update_replaces_the_subscription(world: World, agent: FakeAgent) -> None:
     task = await world.caller.started()
     await eventually(lambda: task.sid in agent.claimed)

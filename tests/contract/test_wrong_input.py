@@ -312,6 +312,22 @@ async def test_start_names_every_wrong_field(
     assert agent.received == []
 
 
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        ({"snapshotConfig": {"fileType": ["jpg"]}}, [f"{C}.snapshotConfig"]),
+        ({"recordingFileConfig": {}, "snapshotConfig": {"fileType": ["jpg"], "captureInterval": 1}}, [f"{C}.snapshotConfig"]),
+        (recording(streamMode="standard"), [f"{R}.streamMode"]),
+        (recording(streamMode="original", streamTypes=0), [f"{R}.streamMode"]),
+    ],
+)
+async def test_what_is_still_to_come_is_refused_and_not_left_out(
+    caller: Caller, agent: FakeAgent, request_: dict[str, object], named: list[str]
+) -> None:
+    assert_invalid(await caller.start(await caller.resource(), "individual", **request_), named)
+    assert agent.received == []
+
+
 ACCEPTED = [
     {},
     {"token": None},
@@ -339,7 +355,6 @@ ACCEPTED = [
         ),
         ("mix", transcoding(mixedVideoLayout=2, maxResolutionUid="", layoutConfig=[WHOLE])),
         ("mix", {"recordingFileConfig": {"avFileType": ["mp4", "hls"]}}),
-        ("individual", {"recordingFileConfig": {}, "snapshotConfig": {"fileType": ["jpg"], "captureInterval": 1}}),
         ("individual", recording(streamMode="original")),
     ],
 )

@@ -55,10 +55,12 @@ def test_an_unknown_subcommand_is_refused() -> None:
     assert "No such command 'os'" in result.stderr
 
 
-def test_the_hub_refuses_media_addresses_of_other_machines() -> None:
-    result = run("-m", "cli.main", "hub", CLOUD_RECORDER_HUB__PORT="0", CLOUD_RECORDER_HUB__ADDRESSES='["192.0.2.123"]')
+@pytest.mark.parametrize("part", ["hub", "agent"])
+def test_media_addresses_of_other_machines_are_refused(part: str, tmp_path: Path) -> None:
+    setting = {f"CLOUD_RECORDER_{part.upper()}__ADDRESSES": '["192.0.2.123"]'}
+    result = run("-m", "cli.main", part, CLOUD_RECORDER_HUB__PORT="0", CLOUD_RECORDER_DATA_DIR=str(tmp_path), **setting)
     assert result.returncode == 2
-    assert result.stderr.startswith("cloud-recorder: hub.addresses: 192.0.2.123 is no address of this machine")
+    assert result.stderr.startswith(f"cloud-recorder: {part}.addresses: 192.0.2.123 is no address of this machine")
     assert len(result.stderr.splitlines()) == 1
 
 

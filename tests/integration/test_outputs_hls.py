@@ -2,20 +2,17 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from recorder.outputs import Product
 from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mux import TsFile
 from recorder.outputs.playlist import render
 from recorder.spec import Canvas
 from tests.outputs_media import (
     SECOND_NS,
-    Encoded,
     FolderSpool,
     aac,
     access_units,
@@ -24,6 +21,7 @@ from tests.outputs_media import (
     files,
     joined,
     packets,
+    play,
     probe,
     shelf,
     slices,
@@ -40,18 +38,6 @@ AAC_NS = 1024 * SECOND_NS // 48_000
 def composite(folder: Path, *, picture: bool = True, sounds: bool = True, slice_seconds: float = 5) -> tuple[CompositeHls, FolderSpool]:
     shelved, spool = shelf(folder / "spool")
     return CompositeHls(shelved, canvas=CANVAS if picture else None, audio=sounds, slice_seconds=slice_seconds), spool
-
-
-def play(output: CompositeHls, pictures: Sequence[Encoded], sounds: Sequence[Encoded]) -> list[Product]:
-    """Hand in everything as encoders do, about in order; sound comes a little late."""
-    events = [(item.time_ns, "v", item) for item in pictures] + [(item.time_ns + 90_000_000, "a", item) for item in sounds]
-    products: list[Product] = []
-    for _, kind, item in sorted(events, key=lambda event: event[:2]):
-        if kind == "v":
-            products += output.video(item.data, item.time_ns, keyframe=item.keyframe)
-        else:
-            products += output.audio(item.data, item.time_ns)
-    return products
 
 
 def test_slices_play_on_without_a_seam(tmp_path: Path) -> None:
@@ -182,8 +168,8 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from recorder.outputs.hls import CompositeHls
-from tests.integration.test_outputs_hls import CANVAS, play
-from tests.outputs_media import aac, shelf, video
+from tests.integration.test_outputs_hls import CANVAS
+from tests.outputs_media import aac, play, shelf, video
 
 output = CompositeHls(shelf(Path(sys.argv[1]))[0], canvas=CANVAS, audio=True, slice_seconds=15)
 play(output, video("h264", 105), aac(328))

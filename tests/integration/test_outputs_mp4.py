@@ -1,13 +1,11 @@
 """MP4 parts of the composite, judged as a player sees them."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recorder.outputs import Product
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.outputs.mux import Mp4File
 from recorder.spec import Canvas
@@ -19,6 +17,7 @@ from tests.outputs_media import (
     decode_errors,
     files,
     packets,
+    play,
     shelf,
     slices,
     sound,
@@ -38,17 +37,6 @@ def boxes(path: Path) -> list[str]:
         found.append(data[at + 4 : at + 8].decode())
         at += int.from_bytes(data[at : at + 4], "big")
     return found
-
-
-def play(output: CompositeMp4, pictures: Sequence[Encoded], sounds: Sequence[Encoded]) -> list[Product]:
-    events = [(item.time_ns, "v", item) for item in pictures] + [(item.time_ns + 90_000_000, "a", item) for item in sounds]
-    products: list[Product] = []
-    for _, kind, item in sorted(events, key=lambda event: event[:2]):
-        if kind == "v":
-            products += output.video(item.data, item.time_ns, keyframe=item.keyframe)
-        else:
-            products += output.audio(item.data, item.time_ns)
-    return products
 
 
 def onset(path: Path) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recorder.outputs.playlist import render
 from recorder.protocol import Done, FileOpened, Lease, Refused, SetLayout, Stop
+from recorder.settings import Settings
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
@@ -26,13 +27,17 @@ def _joined(worker: TestedWorker, playlist: str, folder: Path) -> Path:
     return whole
 
 
+async def _three_people(stack: contextlib.AsyncExitStack, at: Settings) -> None:
+    """A hub with 101 in H.264, 102 in VP8 and 103, who is only heard; they join in this order."""
+    url = await stack.enter_async_context(hub(at))
+    for uid, video in ((101, "h264"), (102, "vp8"), (103, "none")):
+        await stack.enter_async_context(publisher(url, uid, "--video", video))
+
+
 async def test_composite_of_a_live_channel(tmp_path: Path) -> None:
     at = settings(tmp_path, slice_seconds=4)
     async with contextlib.AsyncExitStack() as stack:
-        url = await stack.enter_async_context(hub(at))
-        await stack.enter_async_context(publisher(url, 101))
-        await stack.enter_async_context(publisher(url, 102, "--video", "vp8"))
-        await stack.enter_async_context(publisher(url, 103, "--video", "none"))
+        await _three_people(stack, at)
         worker = await stack.enter_async_context(TestedWorker(at, _spec("mix", mp4=True)).running())
         await worker.until(lambda: any(isinstance(r.body, FileOpened) for r in worker.reports), 30)
         await asyncio.sleep(10)
@@ -65,10 +70,7 @@ def _tiles() -> dict[int, measure.Rect]:
 async def test_individual_tracks_of_a_live_channel(tmp_path: Path) -> None:
     at = settings(tmp_path, slice_seconds=4)
     async with contextlib.AsyncExitStack() as stack:
-        url = await stack.enter_async_context(hub(at))
-        await stack.enter_async_context(publisher(url, 101))
-        await stack.enter_async_context(publisher(url, 102, "--video", "vp8"))
-        await stack.enter_async_context(publisher(url, 103, "--video", "none"))
+        await _three_people(stack, at)
         worker = await stack.enter_async_context(TestedWorker(at, _spec("individual")).running())
         await worker.until(lambda: sum(isinstance(r.body, FileOpened) for r in worker.reports) == 5, 30)
         await asyncio.sleep(9)
@@ -112,6 +114,8 @@ async def test_commands_are_obeyed_until_the_end(tmp_path: Path) -> None:
         await worker.until(lambda: "ready" in worker.phases())
         assert isinstance(await worker.tell(Lease()), Done)
         assert isinstance(await worker.tell(SetLayout(sid=SID, layout=Layout(number=0))), Done)
+        assert isinstance(await worker.tell(SetLayout(sid=SID, layout=Layout(number=9))), Refused)
+        assert isinstance(await worker.tell(SetLayout(sid=SID, layout=Layout(background_color="red"))), Refused)
         assert isinstance(await worker.tell(Stop(sid=SID)), Done)
         assert isinstance(await worker.tell(Stop(sid=SID)), Refused)
         await worker.until(lambda: worker.ended is not None)

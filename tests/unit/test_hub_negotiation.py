@@ -78,6 +78,12 @@ async def test_publisher_is_taken_in_its_first_usable_codec() -> None:
     await connection.close()
 
 
+async def test_what_recorders_cannot_read_is_refused() -> None:
+    offer = read_offer(HEAD + media("audio", 0, "a=rtpmap:9 G722/8000\r\na=rtpmap:0 PCMU/8000\r\n"), allow_loopback=True)
+    with pytest.raises(OfferUnacceptable):
+        for_publisher(offer)
+
+
 async def test_second_video_and_unsent_kinds_stay_inactive() -> None:
     text = HEAD + opus("recvonly") + media("video", 1, VP8) + media("video", 2, VP8)
     assert directions(for_publisher(read_offer(text, allow_loopback=True))) == [

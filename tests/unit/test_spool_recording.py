@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,22 @@ def test_spool_has_one_owner(spool: Spool) -> None:
     other = Spool(spool.root)
     other.lock()
     other.unlock()
+
+
+def test_spool_commits_of_several_threads_keep_each_name_once(spool: Spool) -> None:
+    recording = spool.recording("sid")
+    names = [f"{number}.ts" for number in range(40)]
+    for name in names:
+        recording.partial(name).write_bytes(name.encode())
+
+    def commit(name: str) -> bool:
+        try:
+            recording.commit(name, {})
+        except SpoolError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        done = list(threads.map(commit, [name for name in names for _ in range(3)]))
+    assert sum(done) == len(names)
+    assert sorted(str(record["name"]) for record in recording.records()) == sorted(names)
