@@ -118,9 +118,15 @@ class Service:
             raise ServiceError(Fault.UNREADABLE_RESOURCE)
         if (resource.app_id, resource.channel, resource.uid) != (caller.app_id, spec.channel, str(spec.uid)):
             raise ServiceError(Fault.WRONG_IDENTITY)
-        first = await self._started_with(key)
+        async with self._turns.setdefault(key, asyncio.Lock()):  # else each of many repeats would take its turn to write
+            first = await self._started_with(key) or await self._insert(spec, resource, key, parameters)
         if first:
             raise await self._repeated(first.sid)
+        await self._offer(spec.sid)
+        metrics.RECORDINGS_STARTED.labels(spec.mode).inc()
+
+    async def _insert(self, spec: RecordingSpec, resource: Resource, key: str, parameters: object) -> Recording | None:
+        """Write the recording down; None, or the recording that another control plane wrote for this resourceId."""
         if self._now_ms() - resource.issued_ms > START_WITHIN_MS:
             raise ServiceError(Fault.RESOURCE_EXPIRED)
         if resource.parameter_digest not in (None, _digest(parameters)):
@@ -133,9 +139,10 @@ class Service:
                 session.add(self._new_row(spec, resource, key))
         except IntegrityError as error:
             first = await self._started_with(key)
-            raise (await self._repeated(first.sid) if first else ServiceError(Fault.TASK_CONFLICT)) from error
-        await self._offer(spec.sid)
-        metrics.RECORDINGS_STARTED.labels(spec.mode).inc()
+            if first is None:
+                raise ServiceError(Fault.TASK_CONFLICT) from error
+            return first
+        return None
 
     async def query(self, target: Target) -> Snapshot:
         return await self._snapshot(await self._find(target))
