@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FEEDBACK_SECONDS = 0.02
 CONNECT_SECONDS = 10.0
 REJOIN_SECONDS = 30.0  # how long the roster may be away before the channel counts as lost
+RETRY_SECONDS = 0.2  # after a session that failed, doubled up to five seconds
 SILENT_SECONDS = 5.0  # no packet for so long although the participant sends: a new session beside the old one
 # What aiortc raises for descriptions it can't use: it costs one participant, not the recording.
 _BROKEN_ANSWER = (ValueError, LookupError, InvalidAccessError, InvalidStateError)
@@ -279,23 +280,25 @@ class HubConnector:
 class _Session:
     """One WHEP session and its receiver."""
 
-    def __init__(self, tap: MediaTap, receiver: SessionReceiver, resource: str) -> None:
+    def __init__(self, tap: MediaTap, receiver: SessionReceiver, resource: str, kinds: frozenset[Kind]) -> None:
         self.tap = tap
         self.receiver = receiver
         self.resource = resource
+        self.kinds = kinds
         self.packets_seen = 0
         self.last_packet_ns = time.monotonic_ns()
 
     def tick(self, now_ns: int) -> None:
-        for feedback in self.receiver.tick(now_ns):
-            self.tap.send_rtcp(feedback)
+        feedback = self.receiver.tick(now_ns)
+        if feedback:
+            self.tap.send_rtcp(b"".join(feedback))
         if self.receiver.counters.packets != self.packets_seen:
             self.packets_seen = self.receiver.counters.packets
             self.last_packet_ns = now_ns
 
 
 class _Follower:
-    """Keeps one session to one participant, and replaces it when it dies or another set of tracks is wanted."""
+    """Keeps one session to one participant, and replaces it when it dies, falls silent, or another set of tracks is wanted."""
 
     def __init__(self, connector: HubConnector, uid: int) -> None:
         self._connector = connector
@@ -324,48 +327,64 @@ class _Follower:
             self._session.receiver.flush()
 
     def tick(self, now_ns: int) -> None:
-        session = self._session
-        if session is None:
-            return
-        session.tick(now_ns)
-        if self._sends and now_ns - session.last_packet_ns > SILENT_SECONDS * 1e9:
-            log.warning("no media although the participant sends, opening a new session", extra={"uid": self._uid})
-            session.last_packet_ns = now_ns
-            self._changed.set()
+        if self._session:
+            self._session.tick(now_ns)
+            if not self._serves(self._session):
+                self._changed.set()
 
     def request_keyframe(self) -> None:
         if self._session:
-            packet = self._session.receiver.request_keyframe()
+            packet = self._session.receiver.request_keyframe(time.monotonic_ns())
             if packet:
                 self._session.tap.send_rtcp(packet)
 
     async def run(self) -> None:
-        pause = 0.2
+        pause = RETRY_SECONDS
         try:
             while True:
                 self._changed.clear()
-                previous, fresh = self._session, None
-                if self._kinds:
-                    try:
-                        fresh = await self._open()
-                        pause = 0.2
-                    except (ConnectionError, httpx.HTTPError, TimeoutError, *_BROKEN_ANSWER) as error:
-                        log.warning("session failed", extra={"uid": self._uid, "error": str(error)})
-                self._session = fresh
-                if previous:
-                    await self._close(previous, flush=True)
-                if self._kinds and fresh is None:
+                if self._serves(self._session):
+                    pause = RETRY_SECONDS
+                    await self._wait(self._session)
+                    continue
+                fresh = await self._try_to_open() if self._kinds else None
+                if fresh and self._serves(self._session):  # it came back meanwhile
+                    await self._close(fresh, flush=False)
+                elif fresh or not self._may_come_back(self._session):
+                    previous, self._session = self._session, fresh
+                    if previous:
+                        await self._close(previous, flush=True)
+                if not self._kinds:
+                    await self._wait(None)
+                elif fresh is None:
                     await asyncio.sleep(pause)
                     pause = min(5.0, pause * 2)
-                else:
-                    await self._wait(fresh)
         finally:
             if self._session:
                 session, self._session = self._session, None
                 await self._close(session, flush=False)
 
+    def _serves(self, session: _Session | None) -> bool:
+        """It gives what is wanted."""
+        if session is None or session.tap.closed.is_set() or session.kinds != self._kinds:
+            return False
+        return not self._sends or time.monotonic_ns() - session.last_packet_ns < SILENT_SECONDS * 1e9
+
+    def _may_come_back(self, session: _Session | None) -> bool:
+        """It is merely silent: its path may be open again before a new session is."""
+        return session is not None and not session.tap.closed.is_set() and session.kinds == self._kinds
+
+    async def _try_to_open(self) -> _Session | None:
+        if self._session and self._may_come_back(self._session):
+            log.warning("no media although the participant sends, opening a new session", extra={"uid": self._uid})
+        try:
+            return await self._open(self._kinds)
+        except (ConnectionError, httpx.HTTPError, TimeoutError, *_BROKEN_ANSWER) as error:
+            log.warning("session failed", extra={"uid": self._uid, "error": str(error)})
+            return None
+
     async def _wait(self, session: _Session | None) -> None:
-        """Until other tracks are wanted, or the session is dead."""
+        """Until other tracks are wanted, or the session is silent or dead."""
         waits = [asyncio.ensure_future(self._changed.wait())]
         if session:
             waits.append(asyncio.ensure_future(session.tap.closed.wait()))
@@ -375,9 +394,9 @@ class _Follower:
             for wait in waits:
                 wait.cancel()
 
-    async def _open(self) -> _Session:
+    async def _open(self, kinds: frozenset[Kind]) -> _Session:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        for kind in sorted(self._kinds, reverse=True):
+        for kind in sorted(kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
         receiver: SessionReceiver | None = None
 
@@ -399,7 +418,7 @@ class _Follower:
         except BaseException:
             await tap.close()
             raise
-        return _Session(tap, receiver, resource)
+        return _Session(tap, receiver, resource, kinds)
 
     async def _close(self, session: _Session, *, flush: bool) -> None:
         if flush:

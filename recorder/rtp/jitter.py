@@ -1,6 +1,7 @@
 """Puts the packets of one stream in order, knows which are missing, and gives up on them after a bounded time.
 
-Pure: sequence numbers and times in, packets in order out. Packets in order pass straight through; only what comes after a gap waits.
+Pure: sequence numbers and times in, packets in order out. Packets in order never enter the buffer (`passes`); only what comes
+after a gap waits (`push`). Memory is bounded whatever arrives.
 """
 
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from typing import Generic, TypeVar
 
 Packet = TypeVar("Packet")
 
-_MAX_JUMP = 3000  # sequence numbers; a larger step is a new start of the sender, not a loss (RFC 3550 appendix A.1)
-_MAX_HELD = 4096  # packets; 30 Mbit/s for half a second
+MAX_JUMP = 3000  # sequence numbers; a larger step is a new start of the sender, not a loss (RFC 3550 appendix A.1)
+MAX_SPAN = 4096  # sequence numbers between the oldest missing and the newest; 30 Mbit/s for a second
 NACK_LIMIT = 10
 NACK_SLACK_NS = 10_000_000  # packets that merely overtook each other are not asked for
+_FIRST_ROUND_TRIP_NS = 100_000_000  # assumed until the first repair is seen
+_ROUND_TRIP_NS = (20_000_000, 1_000_000_000)  # bounds
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class Counters:
     lost: int = 0  # given up
     late: int = 0  # came after they were given up, or a second time
     duplicates: int = 0  # of packets still held
+    repaired: int = 0  # came after they were asked for
     restarts: int = 0  # implausible jumps of the sequence number
 
 
@@ -38,12 +42,28 @@ class JitterBuffer(Generic[Packet]):
         self._patience_ns = patience_ns
         self._next: int | None = None  # extended sequence number wanted next
         self._held: dict[int, Packet] = {}
-        self._missing: dict[int, _Missing] = {}
+        self._missing: dict[int, _Missing] = {}  # all of them below the newest packet held
         self._loss = False
         self._odd: int | None = None  # where a restarted sender would go on
-        self.highest = 0
+        self._round_trip_ns = _FIRST_ROUND_TRIP_NS
+        self.highest = 0  # extended
         self.first = 0
         self.counters = Counters()
+
+    @property
+    def has_gap(self) -> bool:
+        """Packets wait for a missing one: `expire` and `wanted` have something to do."""
+        return bool(self._held)
+
+    def passes(self, sequence: int) -> bool:
+        """Count a packet that is the next one while nothing waits, so that it can be used at once; False: `push` it."""
+        wanted = self._next
+        if wanted is None or self._held or self._loss or sequence != wanted & 0xFFFF:
+            return False
+        self.highest = wanted
+        self._next = wanted + 1
+        self.counters.received += 1
+        return True
 
     def push(self, sequence: int, packet: Packet, now_ns: int) -> Iterator[tuple[Packet, bool]]:
         """Take a packet with its 16-bit sequence number."""
@@ -53,7 +73,7 @@ class JitterBuffer(Generic[Packet]):
         assert self._next is not None
         step = ((sequence - self.highest + 0x8000) & 0xFFFF) - 0x8000
         extended = self.highest + step
-        if abs(step) > _MAX_JUMP:
+        if abs(step) > MAX_JUMP:
             if sequence != self._odd:  # one stray packet proves nothing; its successor does
                 self._odd = (sequence + 1) & 0xFFFF
                 return
@@ -69,23 +89,15 @@ class JitterBuffer(Generic[Packet]):
         if extended in self._held:
             self.counters.duplicates += 1
             return
-        for number in range(max(self.highest + 1, self._next), extended):
-            self._missing[number] = _Missing(now_ns)
-        self.highest = max(self.highest, extended)
-        self._missing.pop(extended, None)
-        if extended != self._next:
-            self._held[extended] = packet
-            if len(self._held) > _MAX_HELD:
-                yield from self._skip()
-            return
-        self._next += 1
-        yield packet, self._take_loss()
-        if self._held:
-            yield from self._run()
+        self._note(extended, now_ns)
+        self._held[extended] = packet
+        yield from self._run()
+        while extended - self._next >= MAX_SPAN:
+            yield from self._skip()
 
     def expire(self, now_ns: int) -> Iterator[tuple[Packet, bool]]:
         """Give up on packets missing for longer than the patience."""
-        while self._held and self._missing:
+        while self._held:
             oldest = self._missing.get(self._next or 0)
             if oldest is not None and now_ns - oldest.since_ns < self._patience_ns:
                 return
@@ -96,42 +108,53 @@ class JitterBuffer(Generic[Packet]):
         while self._held:
             yield from self._skip()
 
-    def wanted(self, now_ns: int, round_trip_ns: int) -> list[int]:
+    def wanted(self, now_ns: int) -> list[int]:
         """Extended sequence numbers to ask for again now; each at most ten times, and not more often than the round trip."""
-        pause = max(20_000_000, round_trip_ns)
         found = []
         for number, missing in self._missing.items():
             if missing.asked >= NACK_LIMIT or now_ns - missing.since_ns < NACK_SLACK_NS:
                 continue
-            if missing.asked and now_ns - missing.asked_ns < pause:
+            if missing.asked and now_ns - missing.asked_ns < self._round_trip_ns:
                 continue
             missing.asked += 1
             missing.asked_ns = now_ns
             found.append(number)
         return found
 
+    # ---- inside ----
+
     def _start(self, sequence: int) -> None:
-        self._next = self.highest = self.first = sequence
+        self._next = self.first = sequence
+        self.highest = sequence - 1
         self._missing.clear()
         self._held.clear()
 
-    def _take_loss(self) -> bool:
-        loss, self._loss = self._loss, False
-        return loss
+    def _note(self, extended: int, now_ns: int) -> None:
+        """What the arrival of this packet says about missing ones."""
+        for number in range(self.highest + 1, extended):
+            self._missing[number] = _Missing(now_ns)
+        self.highest = max(self.highest, extended)
+        repaired = self._missing.pop(extended, None)
+        if repaired and repaired.asked:
+            self.counters.repaired += 1
+            if repaired.asked == 1:  # asked twice, it can't be told which request was answered (Karn's algorithm)
+                low, high = _ROUND_TRIP_NS
+                sample = min(max(now_ns - repaired.asked_ns, low), high)
+                self._round_trip_ns += (sample - self._round_trip_ns) // 4
 
     def _run(self) -> Iterator[tuple[Packet, bool]]:
         assert self._next is not None
         while (packet := self._held.pop(self._next, None)) is not None:
             self._next += 1
-            yield packet, self._take_loss()
+            loss, self._loss = self._loss, False
+            yield packet, loss
 
     def _skip(self) -> Iterator[tuple[Packet, bool]]:
         """Give up on what is missing before the first packet held."""
         assert self._next is not None
-        following = min(self._held)
-        for number in range(self._next, following):
-            self._missing.pop(number, None)
+        while self._next not in self._held:
+            self._missing.pop(self._next, None)
             self.counters.lost += 1
-        self._next = following
+            self._next += 1
         self._loss = True
         yield from self._run()

@@ -7,6 +7,7 @@ _HEADER = struct.Struct("!BBHII")
 _U16 = struct.Struct("!H")
 _EXTENSION = struct.Struct("!HH")
 
+FIXED_HEADER_BYTES = 12
 ONE_BYTE_EXTENSIONS = 0xBEDE  # RFC 8285 section 4.2
 
 # RTCP packet types and feedback formats, RFC 3550 section 12.1, RFC 4585 section 6.
@@ -142,14 +143,16 @@ class ReportBlock:
     delay_since_last_sr: int  # in 1/65536 s
 
 
-def receiver_report(ssrc: int, block: ReportBlock) -> bytes:
+def receiver_report(ssrc: int, *blocks: ReportBlock) -> bytes:
+    """A report on up to 31 sources."""
+    head = struct.pack("!BBHI", 0x80 | len(blocks), RR, 1 + 6 * len(blocks), ssrc)
+    return head + b"".join(_report_block(block) for block in blocks)
+
+
+def _report_block(block: ReportBlock) -> bytes:
     lost = max(-(1 << 23), min((1 << 23) - 1, block.cumulative_lost)) & 0xFFFFFF
     return struct.pack(
-        "!BBHIIIIIII",
-        0x81,
-        RR,
-        7,
-        ssrc,
+        "!IIIIII",
         block.ssrc,
         block.fraction_lost << 24 | lost,
         block.highest_sequence & 0xFFFFFFFF,

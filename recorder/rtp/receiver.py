@@ -1,13 +1,15 @@
 """The receive path of one participant's session: RTP packets in, encoded frames on the timeline out, feedback back.
 
-A packet that comes in order takes one straight path (`packet`); gaps wait in the jitter buffer; NACK, PLI and receiver
-reports leave on a timer (`tick`), never per packet. Pure: sockets belong to the tap, the clock is a parameter.
+A packet that comes in order takes one straight path (`packet`, `_take`); gaps wait in the jitter buffer; NACK, PLI and receiver
+reports leave on a timer (`tick`), never per packet. Pure: sockets belong to the tap, the clock is a parameter. Whatever is
+received, nothing is raised: it is counted.
 """
 
-import logging
 import random
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from recorder.frames import Codec, EncodedFrame, Kind, Track
 from recorder.media.timeline import SenderClock, StreamClock
@@ -15,12 +17,13 @@ from recorder.rtp import packet as rtp
 from recorder.rtp.depacketisers import AccessUnit, create
 from recorder.rtp.jitter import JitterBuffer
 
-log = logging.getLogger(__name__)
-
 PLI_INTERVAL_NS = 500_000_000
 REPORT_INTERVAL_NS = 1_000_000_000
-ROUND_TRIP_NS = 100_000_000  # assumed: a receiver that sends nothing can't measure it
-MAX_STREAMS = 16  # SSRCs of one session; more are a fault of the sender
+SILENT_NS = 1_000_000_000  # a stream that was replaced may come back when its successor has been silent for so long
+MAX_STREAMS = 16  # SSRCs remembered; more are a fault of the sender
+MAX_SIDE = 4096  # of a picture, as the decoders take it
+
+_FIXED_HEADER = struct.Struct("!BBHII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,23 @@ class Route:
 class Counters:
     packets: int = 0
     malformed: int = 0
-    unrouted: int = 0
+    unrouted: int = 0  # payload types that were not negotiated
+    retired: int = 0  # of an SSRC that another one has replaced
     frames: int = 0
     frames_undecodable: int = 0  # complete, but a frame they refer to is missing
     bytes: int = 0
+    streams: int = 0  # SSRCs so far
+
+
+class _Packet(NamedTuple):
+    """What is kept of a packet until its turn comes."""
+
+    route: Route | None  # None: nothing to be read, but it is not missing
+    payload: bytes
+    timestamp: int
+    marker: bool
+    rotation: int  # degrees; -1: not told
+    arrival_ns: int
 
 
 @dataclass(slots=True)
@@ -50,9 +66,9 @@ class _Reporting:
     last_sr_ns: int = 0
     expected_before: int = 0
     received_before: int = 0
-    transit: int | None = None
+    timestamp: int = -1  # of the last packet measured
+    transit: int = 0
     jitter: float = 0.0
-    next_ns: int = 0
     keyframe_asked_ns: int = field(default=-PLI_INTERVAL_NS)
 
 
@@ -62,19 +78,30 @@ class _Stream:
     def __init__(self, ssrc: int, track: Track, route: Route, sender: SenderClock, patience_ns: int) -> None:
         self.ssrc = ssrc
         self.track = track
+        self.kind = track.kind
+        self.jitter: JitterBuffer[_Packet] = JitterBuffer(patience_ns=patience_ns)
+        self.reporting = _Reporting()
+        self.last_arrival_ns = 0
+        self.extension = b""  # the header extension last looked at, and the rotation it told
+        self.extension_rotation = -1
+        self.rotation = 0  # told by some packets, valid for all that follow
+        self._sender = sender
         self.route = route
         self.clock = StreamClock(route.clock_rate, sender)
+        self.set_codec(route)
+
+    def set_codec(self, route: Route) -> None:
+        """From the next packet on it carries this."""
+        if route.clock_rate != self.route.clock_rate:
+            self.clock = StreamClock(route.clock_rate, self._sender)
+        self.route = route
         self.depacketiser = create(route.codec)
-        self.jitter: JitterBuffer[tuple[bytes, rtp.Header, int]] = JitterBuffer(patience_ns=patience_ns)
-        self.reporting = _Reporting()
-        self.wants_keyframe = track.kind == "video"
+        self.wants_keyframe = self.kind == "video"
         self.size = (0, 0)
-        self.rotation = 0  # told by some packets, valid for all that follow
-        self.last_arrival_ns = 0
 
 
 class SessionReceiver:
-    """All streams one participant sends over one peer connection."""
+    """All streams one participant sends over one peer connection; of each kind, the newest SSRC counts."""
 
     def __init__(
         self,
@@ -95,36 +122,58 @@ class SessionReceiver:
         self._patience_ns = patience_ns
         self._zero_ns = zero_ns
         self._sender = SenderClock()
-        self._streams: dict[int, _Stream] = {}
-        self._newest: dict[Kind, _Stream] = {}
+        self._streams: dict[Kind, _Stream] = {}
+        self._by_ssrc: dict[int, _Stream] = {}  # those of `_streams`
+        self._retired: dict[int, Kind] = {}  # SSRCs that were replaced, the oldest first
+        self._report_ns = 0  # when the next receiver report is due
         self._ssrc = random.getrandbits(32) or 1
         self.counters = Counters()
 
     def packet(self, data: bytes, arrival_ns: int) -> None:
         """Take one RTP packet; `arrival_ns` is of the monotonic clock."""
-        header = rtp.parse_header(data)
-        if header is None:
+        if len(data) < rtp.FIXED_HEADER_BYTES:
             self.counters.malformed += 1
             return
+        first, second, sequence, timestamp, ssrc = _FIXED_HEADER.unpack_from(data)
         now = arrival_ns - self._zero_ns
-        stream = self._streams.get(header.ssrc)
-        if stream is None or self._routes.get(header.payload_type) is not stream.route:
-            stream = self._route(data, header, now)
+        number = second & 0x7F
+        route = self._routes.get(number)
+        stream = self._by_ssrc.get(ssrc)
+        if stream is None or route is None or route.kind != stream.kind:
+            stream = self._find(ssrc, number, now)
             if stream is None:
                 return
-            if header.payload_type in self._retransmissions:
-                self._repaired(stream, data, header, now)
+        if first == 0x80:  # version 2 and nothing optional
+            start, end, rotation = rtp.FIXED_HEADER_BYTES, len(data), -1
+        else:
+            header = rtp.parse_header(data)
+            if header is None:
+                self.counters.malformed += 1
                 return
+            start, end = header.payload_offset, header.payload_end
+            rotation = self._rotation(stream, data, header) if header.extension_end else -1
+        repeated = self._retransmissions.get(number)
+        if repeated is not None:
+            if end - start < 2:
+                return  # padding used to probe the bandwidth
+            sequence = int.from_bytes(data[start : start + 2], "big")  # RFC 4588 section 4
+            start += 2
+            route = self._routes.get(repeated)
         self.counters.packets += 1
         self.counters.bytes += len(data)
-        self._measure_jitter(stream, header, now)
         stream.last_arrival_ns = now
-        self._deliver(stream, stream.jitter.push(header.sequence, (data, header, now), now))
+        if repeated is None and route and timestamp != stream.reporting.timestamp:
+            _measure_jitter(stream.reporting, timestamp, now, route.clock_rate)
+        if stream.jitter.passes(sequence):
+            self._take(stream, route, data[start:end], timestamp, second >= 0x80, rotation, now)
+        else:
+            held = _Packet(route, data[start:end], timestamp, second >= 0x80, rotation, now)
+            self._deliver(stream, stream.jitter.push(sequence, held, now))
 
     def control(self, data: bytes, arrival_ns: int) -> None:
         """Take one compound RTCP packet."""
         for report in rtp.parse_rtcp(data):
-            stream = self._streams.get(report.ssrc)
+            stream = self._by_ssrc.get(report.ssrc)
             if stream and isinstance(report, rtp.SenderReport):
                 stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
                 stream.reporting.last_sr = report.ntp >> 16 & 0xFFFFFFFF
@@ -134,125 +183,147 @@ class SessionReceiver:
         """Give up on what is too late, and return the RTCP packets to send now. Call it every 10 to 50 ms."""
         now = now_ns - self._zero_ns
         feedback = []
-        for stream in self._newest.values():
-            self._deliver(stream, stream.jitter.expire(now))
-            lost = stream.jitter.wanted(now, ROUND_TRIP_NS)
-            if lost:
-                feedback.append(rtp.nack(self._ssrc, stream.ssrc, [number & 0xFFFF for number in lost]))
-            if stream.wants_keyframe and now - stream.reporting.keyframe_asked_ns >= PLI_INTERVAL_NS:
-                stream.reporting.keyframe_asked_ns = now
-                feedback.append(rtp.picture_loss_indication(self._ssrc, stream.ssrc))
-            if now >= stream.reporting.next_ns:
-                stream.reporting.next_ns = now + REPORT_INTERVAL_NS
-                feedback.append(rtp.receiver_report(self._ssrc, self._report(stream, now)))
+        if now >= self._report_ns and self._streams:
+            self._report_ns = now + REPORT_INTERVAL_NS
+            feedback.append(rtp.receiver_report(self._ssrc, *(_report(stream, now) for stream in self._streams.values())))
+        for stream in self._streams.values():
+            if stream.jitter.has_gap:
+                self._deliver(stream, stream.jitter.expire(now))
+                lost = stream.jitter.wanted(now)
+                if lost:
+                    feedback.append(rtp.nack(self._ssrc, stream.ssrc, [number & 0xFFFF for number in lost]))
+            if stream.wants_keyframe and (request := self._keyframe_request(stream, now)):
+                feedback.append(request)
         return feedback
 
-    def request_keyframe(self) -> bytes | None:
+    def request_keyframe(self, now_ns: int) -> bytes | None:
         """The PLI for the video stream, or None when there is none or one was asked for less than half a second ago."""
-        stream = self._newest.get("video")
-        if stream is None or stream.last_arrival_ns - stream.reporting.keyframe_asked_ns < PLI_INTERVAL_NS:
-            return None
-        stream.reporting.keyframe_asked_ns = stream.last_arrival_ns
-        return rtp.picture_loss_indication(self._ssrc, stream.ssrc)
+        stream = self._streams.get("video")
+        return self._keyframe_request(stream, now_ns - self._zero_ns) if stream else None
 
     def flush(self) -> None:
         """Hand over what is still held, at the end of the session."""
-        for stream in self._newest.values():
+        for stream in self._streams.values():
             self._deliver(stream, stream.jitter.flush())
 
     # ---- inside ----
 
-    def _route(self, data: bytes, header: rtp.Header, now: int) -> _Stream | None:
-        """The stream of a packet whose SSRC or payload type is new."""
-        repeats = self._retransmissions.get(header.payload_type)
-        route = self._routes.get(header.payload_type if repeats is None else repeats)
-        if route is None:
+    def _find(self, ssrc: int, number: int, now: int) -> _Stream | None:
+        """The stream of a packet that is not simply the next of one known, or None when it is none of ours."""
+        repeated = self._retransmissions.get(number)
+        route = self._routes.get(number if repeated is None else repeated)
+        known = self._by_ssrc.get(ssrc)
+        if route is None or (known and known.kind != route.kind):
             self.counters.unrouted += 1
+            return known if route is None else None  # a packet of a known stream is at least not missing
+        newest = self._streams.get(route.kind)
+        if repeated is not None:  # retransmissions come under an SSRC of their own
+            return newest
+        if newest and ssrc in self._retired and now - newest.last_arrival_ns < SILENT_NS:
+            self.counters.retired += 1
             return None
-        if repeats is not None:
-            stream = self._newest.get(route.kind)
-            return stream if stream and stream.route is route else None
-        if len(self._streams) >= MAX_STREAMS:
-            idlest = min(self._streams.values(), key=lambda s: s.last_arrival_ns)
-            del self._streams[idlest.ssrc]
-        stream = _Stream(header.ssrc, Track(self._uid, route.kind), route, self._sender, self._patience_ns)
-        stream.last_arrival_ns = now
-        previous = self._newest.get(route.kind)
+        return self._begin(ssrc, route)
+
+    def _begin(self, ssrc: int, route: Route) -> _Stream:
+        """Follow a new SSRC; the one before it ends."""
+        previous = self._streams.get(route.kind)
+        stream = _Stream(ssrc, Track(self._uid, route.kind), route, self._sender, self._patience_ns)
+        self.counters.streams += 1
         if previous:
             self._deliver(previous, previous.jitter.flush())
-            self._streams.pop(previous.ssrc, None)
-        self._streams[header.ssrc] = self._newest[route.kind] = stream
+            del self._by_ssrc[previous.ssrc]
+            stream.reporting.keyframe_asked_ns = previous.reporting.keyframe_asked_ns  # an SSRC that changes all the time asks no more often
+            self._retired.pop(previous.ssrc, None)
+            self._retired[previous.ssrc] = route.kind
+            if len(self._retired) > MAX_STREAMS:
+                del self._retired[next(iter(self._retired))]
+        self._retired.pop(ssrc, None)
+        self._streams[route.kind] = self._by_ssrc[ssrc] = stream
         return stream
 
-    def _repaired(self, stream: _Stream, data: bytes, header: rtp.Header, now: int) -> None:
-        """A retransmission: the original sequence number stands in front of the payload (RFC 4588 section 4)."""
-        start = header.payload_offset
-        if header.payload_end - start < 2:
-            return  # padding used to probe the bandwidth
-        header.sequence = int.from_bytes(data[start : start + 2], "big")
-        header.payload_offset += 2
-        self.counters.packets += 1
-        self._deliver(stream, stream.jitter.push(header.sequence, (data, header, now), now))
-
-    def _deliver(self, stream: _Stream, packets: Iterable[tuple[tuple[bytes, rtp.Header, int], bool]]) -> None:
-        for (data, header, arrival), after_loss in packets:
+    def _deliver(self, stream: _Stream, packets: Iterable[tuple[_Packet, bool]]) -> None:
+        for packet, after_loss in packets:
             if after_loss:
                 stream.depacketiser.reset()
-                stream.wants_keyframe = stream.track.kind == "video"
-            if header.extension_end and self._orientation_id and stream.track.kind == "video":
-                stream.rotation = self._rotation(data, header, stream.rotation)
-            try:
-                unit = stream.depacketiser.push(
-                    data[header.payload_offset : header.payload_end], timestamp=header.timestamp, marker=header.marker
-                )
-            except ValueError:
-                self.counters.malformed += 1
-                stream.wants_keyframe = stream.track.kind == "video"
-                continue
-            if unit is not None:
-                self._emit(stream, unit, arrival)
+                stream.wants_keyframe = stream.kind == "video"
+            self._take(stream, *packet)
+
+    def _take(  # noqa: PLR0917  # once per packet: names would cost a tenth of it
+        self, stream: _Stream, route: Route | None, payload: bytes, timestamp: int, marker: bool, rotation: int, arrival: int
+    ) -> None:
+        """Take the next packet of a stream."""
+        if route is not stream.route:
+            if route is None:
+                return
+            if route != stream.route:  # several payload types may carry the same
+                stream.set_codec(route)
+        if rotation >= 0:
+            stream.rotation = rotation
+        try:
+            unit = stream.depacketiser.push(payload, timestamp=timestamp, marker=marker)
+        except ValueError:
+            self.counters.malformed += 1
+            stream.wants_keyframe = stream.kind == "video"
+            return
+        if unit is not None:
+            self._emit(stream, unit, arrival)
 
     def _emit(self, stream: _Stream, unit: AccessUnit, arrival: int) -> None:
         time_ns = stream.clock.capture_ns(unit.timestamp, arrival)
+        if unit.width:
+            if max(unit.width, unit.height) > MAX_SIDE:  # decoders would refuse it, and players choke
+                self.counters.malformed += 1
+                stream.wants_keyframe = True
+                return
+            stream.size = (unit.width, unit.height)
         if stream.wants_keyframe:
             if not unit.keyframe:
                 self.counters.frames_undecodable += 1
                 return
             stream.wants_keyframe = False
-        if unit.width:
-            stream.size = (unit.width, unit.height)
         self.counters.frames += 1
         width, height = stream.size
-        rotation = stream.rotation
-        self._on_frame(EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, rotation))
-
-    def _rotation(self, data: bytes, header: rtp.Header, before: int) -> int:
-        """Degrees clockwise (3GPP TS 26.114 section 7.4.5)."""
-        value = rtp.extensions(data, header).get(self._orientation_id)
-        return 90 * (value[0] & 3) if value else before
-
-    @staticmethod
-    def _measure_jitter(stream: _Stream, header: rtp.Header, now: int) -> None:
-        transit = now * stream.route.clock_rate // 1_000_000_000 - header.timestamp
-        reporting = stream.reporting
-        if reporting.transit is not None:
-            reporting.jitter += (abs(((transit - reporting.transit + 0x80000000) & 0xFFFFFFFF) - 0x80000000) - reporting.jitter) / 16
-        reporting.transit = transit
-
-    @staticmethod
-    def _report(stream: _Stream, now: int) -> rtp.ReportBlock:
-        reporting, jitter = stream.reporting, stream.jitter
-        expected = jitter.highest - jitter.first + 1
-        received = jitter.counters.received
-        interval = expected - reporting.expected_before
-        lost = interval - (received - reporting.received_before)
-        reporting.expected_before, reporting.received_before = expected, received
-        return rtp.ReportBlock(
-            ssrc=stream.ssrc,
-            fraction_lost=max(0, min(255, (lost << 8) // interval)) if interval > 0 else 0,
-            cumulative_lost=expected - received,
-            highest_sequence=jitter.highest,
-            jitter=int(reporting.jitter),
-            last_sr=reporting.last_sr,
-            delay_since_last_sr=(now - reporting.last_sr_ns) * 65536 // 1_000_000_000 if reporting.last_sr else 0,
+        self._on_frame(
+            EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, stream.rotation)
         )
+
+    def _rotation(self, stream: _Stream, data: bytes, header: rtp.Header) -> int:
+        """Degrees clockwise (3GPP TS 26.114 section 7.4.5), or -1 when this packet does not tell."""
+        if not self._orientation_id or stream.kind != "video":
+            return -1
+        extension = data[header.extension_offset : header.extension_end]
+        if extension != stream.extension:  # most packets carry the same as the one before
+            value = rtp.extensions(data, header).get(self._orientation_id)
+            stream.extension, stream.extension_rotation = extension, 90 * (value[0] & 3) if value else -1
+        return stream.extension_rotation
+
+    def _keyframe_request(self, stream: _Stream, now: int) -> bytes | None:
+        if now - stream.reporting.keyframe_asked_ns < PLI_INTERVAL_NS:
+            return None
+        stream.reporting.keyframe_asked_ns = now
+        return rtp.picture_loss_indication(self._ssrc, stream.ssrc)
+
+
+def _measure_jitter(reporting: _Reporting, timestamp: int, now: int, clock_rate: int) -> None:
+    transit = now * clock_rate // 1_000_000_000 - timestamp
+    if reporting.timestamp >= 0:
+        reporting.jitter += (abs(((transit - reporting.transit + 0x80000000) & 0xFFFFFFFF) - 0x80000000) - reporting.jitter) / 16
+    reporting.timestamp, reporting.transit = timestamp, transit
+
+
+def _report(stream: _Stream, now: int) -> rtp.ReportBlock:
+    reporting, jitter = stream.reporting, stream.jitter
+    expected = jitter.highest - jitter.first + 1
+    received = jitter.counters.received
+    interval = expected - reporting.expected_before
+    lost = interval - (received - reporting.received_before)
+    reporting.expected_before, reporting.received_before = expected, received
+    return rtp.ReportBlock(
+        ssrc=stream.ssrc,
+        fraction_lost=max(0, min(255, (lost << 8) // interval)) if interval > 0 else 0,
+        cumulative_lost=expected - received,
+        highest_sequence=jitter.highest,
+        jitter=int(reporting.jitter),
+        last_sr=reporting.last_sr,
+        delay_since_last_sr=(now - reporting.last_sr_ns) * 65536 // 1_000_000_000 if reporting.last_sr else 0,
+    )

@@ -8,9 +8,10 @@ versions are pinned in pyproject.toml, and tests/integration/test_rtp_tap.py fai
 
 import asyncio
 import logging
+import select
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,7 +31,8 @@ VIDEO_ORIENTATION = "urn:3gpp:video-orientation"
 
 TICK_SECONDS = 0.01
 _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
-_DATAGRAM_LIMIT = 2048
+_DATAGRAM_BYTES = 2048
+_DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
 RtpHandler = Callable[[bytes, int], None]
 
@@ -92,7 +94,7 @@ class MediaTap:
         self._pc = pc
         self._on_rtp = on_rtp
         self._on_rtcp = on_rtcp
-        self._sockets: list[tuple[socket.socket, Any]] = []
+        self._sockets: dict[int, tuple[socket.socket, Callable[[bytes, Any], None]]] = {}  # by file descriptor; who takes STUN and DTLS
         self._dtls: Any = None
         self._receive: Any = None  # SRTP sessions, once DTLS is up
         self._send: Any = None
@@ -159,22 +161,27 @@ class MediaTap:
 
     def drain(self) -> None:
         """Read everything that has arrived since the last call."""
+        for number in tuple(self._sockets):
+            if number in self._sockets:  # what the one before received may have ended the connection
+                self.drain_socket(number)
+
+    def drain_socket(self, number: int) -> None:
+        """Read what has arrived at one socket, up to a bound; `number` is its file descriptor."""
+        sock, take_other = self._sockets[number]
         now = time.monotonic_ns()
-        for sock, address_family_receive in self._sockets:
-            while True:
-                try:
-                    data, address = sock.recvfrom(_DATAGRAM_LIMIT)
-                except (BlockingIOError, InterruptedError):
-                    break
-                except OSError:  # ICMP unreachable of an earlier send, or the socket was closed meanwhile
-                    if sock.fileno() < 0:
-                        self._stop()
-                        return
-                    break
-                if data and 128 <= data[0] <= 191:
-                    self._unprotect(data, now)
-                else:
-                    address_family_receive(data, address)
+        for _ in range(_DRAIN_LIMIT):
+            try:
+                data, address = sock.recvfrom(_DATAGRAM_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # ICMP unreachable of an earlier send, or the socket was closed meanwhile
+                if sock.fileno() < 0:
+                    self._stop()
+                return
+            if data and 128 <= data[0] <= 191:
+                self._unprotect(data, now)
+            else:
+                take_other(data, address)
 
     # ---- inside ----
 
@@ -213,10 +220,10 @@ class MediaTap:
                 loop._remove_reader(sock.fileno())
                 plain = transport._sock
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-                self._sockets.append((plain, stun))
+                self._sockets[plain.fileno()] = plain, stun
             else:  # a relay, or another kind of event loop: datagrams still come one by one
                 protocol.datagram_received = self._sorter(stun)
-        _Ticker.of(loop).add(self)
+        _Ticker.of(loop).add(self, self._sockets)
         self._connected.set()
 
     def _sorter(self, stun: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
@@ -254,18 +261,20 @@ class MediaTap:
     def _stop(self) -> None:
         if not self.closed.is_set():
             self.closed.set()
+            _Ticker.of(asyncio.get_running_loop()).remove(self, self._sockets)
             self._sockets.clear()
-            _Ticker.of(asyncio.get_running_loop()).remove(self)
 
 
 class _Ticker:
-    """One timer of an event loop that drains every tap of it."""
+    """One timer of an event loop that drains the sockets of all its taps."""
 
     _of: dict[int, "_Ticker"] = {}  # noqa: RUF012  # by id of the event loop; gone with the last tap
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._taps: set[MediaTap] = set()
+        self._owners: dict[int, MediaTap] = {}  # by file descriptor
+        self._poll = select.poll()
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -275,13 +284,20 @@ class _Ticker:
             ticker = cls._of[id(loop)] = cls(loop)
         return ticker
 
-    def add(self, tap: MediaTap) -> None:
+    def add(self, tap: MediaTap, numbers: Iterable[int]) -> None:
         self._taps.add(tap)
+        for number in numbers:
+            self._owners[number] = tap
+            self._poll.register(number, select.POLLIN)
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
-    def remove(self, tap: MediaTap) -> None:
+    def remove(self, tap: MediaTap, numbers: Iterable[int]) -> None:
         self._taps.discard(tap)
+        for number in numbers:
+            if self._owners.get(number) is tap:  # else the socket was closed before, and its number belongs to another one now
+                del self._owners[number]
+                self._poll.unregister(number)
         if not self._taps:
             if self._timer:
                 self._timer.cancel()
@@ -290,8 +306,11 @@ class _Ticker:
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        for tap in tuple(self._taps):
+        for number, _ in self._poll.poll(0):
+            tap = self._owners.get(number)
+            if tap is None:
+                continue  # closed by what another one has just received
             try:
-                tap.drain()
+                tap.drain_socket(number)
             except Exception:  # a packet that breaks one session must not starve the others
                 log.exception("a packet could not be handled")

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 600  # frames: ten seconds at 60 fps
 ASK_KEYFRAME_NS = 1_000_000_000  # a request may be lost on its way, and browsers send no keyframe without one
-STARVED = 30  # frames in without one picture out: the decoder is stuck
+STARVED_NS = 2_000_000_000  # frames in without one picture out: the decoder is stuck
 
 
 class Sight:
@@ -27,7 +27,7 @@ class Sight:
         self._waiting: deque[EncodedFrame] = deque()
         self._decoder: VideoDecoder | None = None
         self._needs_keyframe = True
-        self._unanswered = 0
+        self._unanswered_ns: int | None = None  # capture time of the first frame since the last picture
         self._asked_ns: int | None = None  # capture time of the frame that made us ask
         self.shown = False
         self.dropped = 0
@@ -75,10 +75,11 @@ class Sight:
         self._needs_keyframe = False
         decoded = self._decoder.decode(frame.payload, frame.time_ns)
         if decoded:
-            self._unanswered = 0
+            self._unanswered_ns = None
             return picture_of(decoded[-1][0], frame.rotation)
-        self._unanswered += 1
-        if self._unanswered >= STARVED:
+        if self._unanswered_ns is None:
+            self._unanswered_ns = frame.time_ns
+        if frame.time_ns - self._unanswered_ns >= STARVED_NS:
             log.warning("the decoder gives nothing, starting a new one", extra={"uid": self._track.uid})
             self._decoder = None
             self._restart()
@@ -87,7 +88,7 @@ class Sight:
     def _restart(self) -> None:
         """Go on at the next keyframe, and ask for one."""
         self._needs_keyframe = True
-        self._unanswered = 0
+        self._unanswered_ns = None
         if not any(frame.keyframe for frame in self._waiting):
             self._request_keyframe(self._track)
 

@@ -1,9 +1,11 @@
 """The jitter buffer: order, loss, wrap, restart."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.rtp.jitter import NACK_LIMIT, JitterBuffer
+from recorder.rtp.jitter import MAX_SPAN, NACK_LIMIT, JitterBuffer
 
 MS = 1_000_000
 
@@ -18,9 +20,23 @@ def _push(buffer: JitterBuffer[int], number: int, now: int = 0) -> list[tuple[in
 
 def test_in_order_passes_straight_through_the_wrap() -> None:
     buffer = _buffer()
-    for number in range(65530, 65550):
-        assert _push(buffer, number) == [(number, False)]
-    assert buffer.highest == 65549
+    assert not buffer.passes(65530)  # the first one begins the stream
+    assert _push(buffer, 65530) == [(65530, False)]
+    for number in range(65531, 65550):
+        assert buffer.passes(number & 0xFFFF)
+    assert (buffer.highest, buffer.counters.received) == (65549, 20)
+
+
+def test_nothing_passes_while_something_waits() -> None:
+    buffer = _buffer()
+    _push(buffer, 1)
+    _push(buffer, 3)
+    assert not buffer.passes(4)
+    assert _push(buffer, 2) == [(2, False), (3, False)]
+    assert buffer.passes(4)
+    _push(buffer, 7)
+    assert [packet for packet, _ in buffer.flush()] == [7]
+    assert buffer.passes(8)
 
 
 @given(st.permutations(range(40)), st.integers(0, 0xFFFF))
@@ -49,16 +65,32 @@ def test_missing_packets_are_asked_for_with_pauses_and_a_limit() -> None:
     buffer = _buffer()
     _push(buffer, 1)
     _push(buffer, 4)
-    assert buffer.wanted(5 * MS, 0) == []  # they may merely have been overtaken
-    assert buffer.wanted(10 * MS, 0) == [2, 3]
-    assert buffer.wanted(20 * MS, 0) == []
-    assert buffer.wanted(30 * MS, 0) == [2, 3]
-    assert buffer.wanted(60 * MS, 100 * MS) == []  # a slow path is given the time of a round trip
-    asked = 2 + sum(bool(buffer.wanted((100 + 30 * n) * MS, 0)) for n in range(50))
-    assert asked == NACK_LIMIT
+    assert buffer.wanted(5 * MS) == []  # they may merely have been overtaken
+    assert buffer.wanted(10 * MS) == [2, 3]
+    assert buffer.wanted(60 * MS) == []  # the answer may be on its way
+    assert buffer.wanted(110 * MS) == [2, 3]
+    asked = 4 + sum(len(buffer.wanted((210 + 30 * n) * MS)) for n in range(50))
+    assert asked == 2 * NACK_LIMIT
     _push(buffer, 2)
     _push(buffer, 3)
-    assert buffer.wanted(10_000 * MS, 0) == []
+    assert buffer.wanted(10_000 * MS) == []
+    assert buffer.counters.repaired == 2
+
+
+def test_the_pause_follows_the_round_trip() -> None:
+    """On a short path there is time for many requests within the patience, on a long one not for the same twice."""
+    for round_trip, again in ((5, 20), (300, 240)):
+        buffer = _buffer()
+        _push(buffer, 0)
+        for number in range(2, 60, 2):
+            now = number * 1000 * MS
+            _push(buffer, number, now)
+            assert buffer.wanted(now + 10 * MS) == [number - 1]
+            _push(buffer, number - 1, now + (10 + round_trip) * MS)
+        _push(buffer, 61, 0)
+        assert buffer.wanted(10 * MS) == [59, 60]
+        assert buffer.wanted((10 + again - 5) * MS) == []
+        assert buffer.wanted((10 + max(again, round_trip) + 5) * MS) == [59, 60]
 
 
 def test_a_restarted_sender_is_followed_and_one_stray_packet_is_not() -> None:
@@ -73,9 +105,32 @@ def test_a_restarted_sender_is_followed_and_one_stray_packet_is_not() -> None:
 
 
 def test_memory_is_bounded() -> None:
+    for step in (1, 2, 2999):  # behind one gap, every other one missing, as few packets as open the most gaps
+        buffer = _buffer()
+        _push(buffer, 0)
+        out = 1
+        for number in range(2, 30000, step):
+            out += len(_push(buffer, number))
+            assert len(buffer._held) <= MAX_SPAN
+            assert len(buffer._missing) <= MAX_SPAN
+        assert out > 30000 // step - 2 * MAX_SPAN // step
+
+
+@given(st.lists(st.one_of(st.integers(0, 0xFFFF), st.integers(0, 200)), max_size=200), st.booleans())
+def test_whatever_comes_leaves_in_order_and_once(numbers: list[int], expiring: bool) -> None:
     buffer = _buffer()
-    _push(buffer, 0)
-    for number in range(2, 30000):
-        _push(buffer, number)
-    assert len(buffer._held) <= 4096
-    assert len(buffer._missing) <= 4096
+    out = []
+    for tick, number in enumerate(numbers):
+        if buffer.passes(number):
+            out.append(number)
+        else:
+            out += [item for item, _ in buffer.push(number, number, tick * 20 * MS)]
+        if expiring:
+            out += [item for item, _ in buffer.expire(tick * 20 * MS)]
+            buffer.wanted(tick * 20 * MS)
+    out += [item for item, _ in buffer.flush()]
+    assert len(out) <= len(numbers)
+    assert not buffer.has_gap
+    if not buffer.counters.restarts:
+        steps = [(b - a + 0x8000 & 0xFFFF) - 0x8000 for a, b in pairwise(out)]
+        assert all(step > 0 for step in steps)

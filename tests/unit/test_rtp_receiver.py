@@ -8,7 +8,7 @@ from recorder.rtp.receiver import MAX_STREAMS, Route, SessionReceiver
 
 MS = 1_000_000
 ZERO = 5_000 * MS  # of the timeline, on the monotonic clock
-VIDEO, AUDIO, RTX, ORIENTATION = 97, 96, 98, 4
+VIDEO, AUDIO, RTX, H264, ORIENTATION = 97, 96, 98, 99, 4
 
 
 class Session:
@@ -16,7 +16,7 @@ class Session:
         self.frames: list[EncodedFrame] = []
         self.receiver = SessionReceiver(
             7,
-            routes={VIDEO: Route("video", "vp8", 90000), AUDIO: Route("audio", "opus", 48000)},
+            routes={VIDEO: Route("video", "vp8", 90000), H264: Route("video", "h264", 90000), AUDIO: Route("audio", "opus", 48000)},
             retransmissions={RTX: VIDEO},
             orientation_id=ORIENTATION,
             on_frame=self.frames.append,
@@ -34,6 +34,12 @@ class Session:
         frame = b"\x00\x00\x00\x9d\x01\x2a\x80\x02\x68\x01" if key else b"\x01delta"
         original = b"" if wrapped is None else struct.pack("!H", sequence & 0xFFFF)
         self.receiver.packet(head + extension + original + b"\x10" + frame, ZERO + at_ms * MS)
+
+    def other(self, sequence: int, at_ms: int, payload: bytes, *, kind: int, ssrc: int = 1, padding: int = 0) -> None:
+        """One packet of any payload, and a frame of its own."""
+        first, tail = (0xA0, bytes(padding - 1) + bytes([padding])) if padding else (0x80, b"")
+        head = struct.pack("!BBHII", first, 0x80 | kind, sequence & 0xFFFF, sequence * 3000 & 0xFFFFFFFF, ssrc)
+        self.receiver.packet(head + payload + tail, ZERO + at_ms * MS)
 
     def audio(self, sequence: int, at_ms: int) -> None:
         head = struct.pack("!BBHII", 0x80, AUDIO, sequence & 0xFFFF, sequence * 960 & 0xFFFFFFFF, 2)
@@ -101,9 +107,81 @@ def test_a_new_source_of_the_same_kind_takes_over() -> None:
     session.video(40000, 40, key=True, ssrc=5)
     session.video(40001, 73, ssrc=5)
     assert [frame.keyframe for frame in session.frames] == [True, True, False]
-    for ssrc in range(100, 100 + 10 * MAX_STREAMS):
+    for ssrc in range(100, 1100):
         session.video(1, 100, key=True, ssrc=ssrc)
-    assert len(session.receiver._streams) <= MAX_STREAMS
+    assert len(session.frames) == 1003
+    assert len(session.receiver._by_ssrc) + len(session.receiver._retired) <= MAX_STREAMS + 2
+
+
+def test_late_packets_of_a_replaced_source_do_not_bring_it_back() -> None:
+    session = Session()
+    session.video(1, 0, key=True)
+    session.video(500, 40, key=True, ssrc=5)
+    session.video(2, 45, key=True)  # sent before the other, overtaken on its way
+    session.video(501, 73, ssrc=5)
+    assert [frame.keyframe for frame in session.frames] == [True, True, False]
+    assert session.receiver.counters.retired == 1
+    session.video(3, 2000, key=True)  # the other one is silent: this is a return
+    session.video(4, 2033)
+    assert len(session.frames) == 5
+
+
+def test_another_codec_takes_over_in_order() -> None:
+    """A payload type that changes in mid-stream, its first packets overtaken: no packet is lost, and it does not flap."""
+    session = Session()
+    sps, idr = bytes.fromhex("6742c01f9a7402802dc80880000003008000000f078c1950"), b"\x65idr"
+    session.video(1, 0, key=True)
+    for sequence, payload in ((4, b"\x41inter"), (3, b"\x18" + b"".join(len(n).to_bytes(2, "big") + n for n in (sps, b"\x68pps", idr)))):
+        session.other(sequence, 70, payload, kind=H264)
+    session.video(2, 75)
+    assert [(frame.codec, frame.keyframe) for frame in session.frames] == [("vp8", True), ("vp8", False), ("h264", True), ("h264", False)]
+    assert session.frames[2].width == 1280
+    assert session.receiver.counters.streams == 1
+    assert session.feedback(80)[0] == []
+
+
+def test_packets_that_are_not_read_are_not_missing() -> None:
+    """Padding that probes the bandwidth, tones of a telephone, comfort noise: they have sequence numbers of the stream."""
+    session = Session()
+    session.video(1, 0, key=True)
+    session.other(2, 10, b"", kind=VIDEO, padding=200)
+    session.other(3, 20, b"", kind=VIDEO)
+    session.other(4, 30, b"telephone-event", kind=13)
+    session.video(5, 40)
+    session.feedback(10)
+    assert session.feedback(700)[0] == []
+    assert [frame.keyframe for frame in session.frames] == [True, False]
+    assert (session.receiver.counters.unrouted, session.receiver.counters.malformed) == (1, 0)
+
+
+def test_a_picture_beyond_all_measure_never_reaches_a_decoder() -> None:
+    session = Session()
+    session.other(1, 0, b"\x10\x00\x00\x00\x9d\x01\x2a\xff\x3f\xff\x3f", kind=VIDEO)
+    session.video(2, 33)
+    assert session.frames == []
+    assert session.receiver.counters.malformed == 1
+    session.video(3, 66, key=True)
+    assert len(session.frames) == 1
+
+
+def test_what_is_still_held_is_handed_over_at_the_end() -> None:
+    session = Session()
+    session.audio(1, 0)
+    session.audio(3, 40)
+    assert len(session.frames) == 1
+    session.receiver.flush()
+    assert len(session.frames) == 2
+
+
+def test_one_report_tells_of_all_streams() -> None:
+    session = Session()
+    session.video(1, 0, key=True)
+    session.audio(1, 0)
+    (data,) = [d for d in session.receiver.tick(ZERO + 5 * MS) if d[1] == rtp.RR]
+    assert data[0] & 0x1F == 2
+    assert len(data) == 4 + 4 * int.from_bytes(data[2:4], "big")
+    assert {struct.unpack_from("!I", data, offset)[0] for offset in (8, 32)} == {1, 2}
+    assert [d for d in session.receiver.tick(ZERO + 900 * MS) if d[1] == rtp.RR] == []
 
 
 def test_rotation_stays_until_it_changes() -> None:

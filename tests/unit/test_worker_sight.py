@@ -1,6 +1,7 @@
 """A participant's picture: what is decoded, and when a keyframe is asked for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from recorder.frames import EncodedFrame, Track
 from recorder.worker.sight import Sight
@@ -60,3 +61,20 @@ def test_after_an_interruption_nothing_is_decoded_without_a_keyframe() -> None:
     for frame in _frames([15, 16]):
         sight.take(frame)
     assert sight.latest(2 * SECOND) is not None
+
+
+def test_a_decoder_that_gives_nothing_is_replaced() -> None:
+    """Row W9 of the faults: without it one damaged keyframe would freeze the picture for ever."""
+    sight, asked = _sight()
+    sight.show(True)
+    first, *others = _frames(range(60))
+    sight.take(first)
+    assert sight.latest(first.time_ns) is not None
+    before = len(asked)
+    for frame in others[:35]:
+        sight.take(replace(frame, payload=b"\x00\x00\x00\x01\x61garbage", keyframe=False))
+        assert sight.latest(frame.time_ns) is None
+    assert len(asked) > before
+    for frame in others[35:]:
+        sight.take(frame)
+    assert sight.latest(10 * SECOND) is not None
