@@ -7,9 +7,11 @@ versions are pinned in pyproject.toml, and tests/integration/test_rtp_tap.py fai
 """
 
 import asyncio
+import contextlib
 import logging
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -34,7 +36,31 @@ _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between t
 _DATAGRAM_BYTES = 2048
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
+_LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apart (RFC 7983)
+
 RtpHandler = Callable[[bytes, int], None]
+
+
+def _guard_sockets() -> None:
+    """Let only STUN, and DTLS and media of addresses that ICE knows, reach aioice and aiortc; process-wide.
+
+    Their ports are open to everybody. An empty datagram ends aiortc's DTLS transport, a made-up record its handshake, and a
+    STUN attribute that is cut short escapes from aioice as an exception.
+    """
+    take = aioice.ice.StunProtocol.datagram_received
+
+    def datagram_received(self: Any, data: bytes, addr: Any) -> None:
+        if not data:
+            return
+        if data[0] > _LAST_STUN_BYTE and all(pair.remote_addr != addr[:2] for pair in self.receiver._check_list):
+            return
+        with contextlib.suppress(struct.error):
+            take(self, data, addr)
+
+    aioice.ice.StunProtocol.datagram_received = datagram_received
+
+
+_guard_sockets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +204,10 @@ class MediaTap:
                 if sock.fileno() < 0:
                     self._stop()
                 return
-            if data and 128 <= data[0] <= 191:
+            first = data[0] if data else 255
+            if 128 <= first <= 191:
                 self._unprotect(data, now)
-            else:
+            elif first <= _LAST_STUN_BYTE or 20 <= first <= 63:  # DTLS (RFC 7983); nothing else belongs here
                 take_other(data, address)
 
     # ---- inside ----
