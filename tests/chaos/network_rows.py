@@ -1,0 +1,180 @@
+"""Rows N1–N10: what a bad network may cost a recording. Each case is one recording; the bounds are those of the fault table."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.chaos.live_room import UID, Leg, Recording, check_whole, live_room
+from tests.impair.impairment import Burst, Conditions
+from tests.impair.packets import Sighting
+
+GAP_SECONDS: Final = {2: 0.5, 5: 2.0, 10: 3.0, 20: 5.0}  # by percent of loss, N1-N2
+_NACK, _PLI = 205, 206  # RTCP packet types of feedback (RFC 4585 section 6.1)
+_SYNC_SECONDS: Final = 0.045  # |A/V offset| p95 into a canvas of 30 fps, and the largest time shift
+_FIRST_VIDEO_TYPE: Final = 97  # aiortc's dynamic payload types: 96 is Opus, video follows
+
+Measured = dict[str, Any]
+
+
+async def loss(folder: Path, measured: Measured, *, seed: int, leg: Leg, percent: int, seconds: float, bursts: bool = False) -> None:
+    """N1-N2: repaired or degraded, never stops."""
+    async with live_room(folder, leg=leg, seed=seed) as room:
+        chance = percent / 100
+        in_bursts = Conditions(burst=Burst(begin=chance / 4, end=0.25))  # four packets long on average
+        room.network.set_media(in_bursts if bursts else Conditions(loss=chance))
+        room.network.set_feedback(Conditions(loss=chance))
+        await asyncio.sleep(seconds)
+        recording = await room.finish()
+        counters = room.network.counters()
+    seen = recording.seen[UID]
+    measured |= seen.figures() | {"lost": counters.lost, "packets": counters.taken, "expected_seconds": round(recording.expected_seconds, 3)}
+    check_whole(recording)
+    assert counters.lost >= 0.5 * chance * counters.taken
+    assert seen.frozen_seconds <= GAP_SECONDS[percent]
+    assert seen.silent_seconds <= GAP_SECONDS[percent]
+
+
+@dataclass
+class _LostForGood:
+    """Loses one video packet when it is asked to, and every repetition of it."""
+
+    wanted: bool = False
+    lost: set[tuple[int, int]] = field(default_factory=set)  # SSRC and sequence number
+
+    def __call__(self, packet: Sighting) -> bool:
+        if packet.kind != "rtp" or packet.payload_type < _FIRST_VIDEO_TYPE:
+            return False
+        if self.wanted:
+            self.wanted = False
+            self.lost.add((packet.ssrc, packet.sequence))
+        return (packet.ssrc, packet.sequence) in self.lost
+
+
+def _of_types(*types: int) -> Callable[[Sighting], bool]:
+    """Feedback that begins with such an RTCP packet."""
+    return lambda packet: packet.kind == "rtcp" and packet.payload_type in types
+
+
+async def unrepaired_loss(folder: Path, measured: Measured, *, seed: int, leg: Leg, times: int = 3) -> None:
+    """N3: time-out, PLI, go on; each costs at most a second."""
+    async with live_room(folder, leg=leg, seed=seed) as room:
+        losses = _LostForGood()
+        room.network.set_media(Conditions(drop=losses))
+        if leg == "publisher":  # repairs come under a number of their own there (RFC 4588): none may be asked for
+            room.network.set_feedback(Conditions(drop=_of_types(_NACK)))
+        for _ in range(times):
+            await asyncio.sleep(2.5)
+            losses.wanted = True
+        await asyncio.sleep(2.5)
+        recording = await room.finish()
+    seen = check_whole(recording)
+    measured |= seen.figures()
+    assert len(losses.lost) == times
+    assert len(seen.frozen) <= times
+    assert all(gap.seconds <= 1.0 for gap in seen.frozen)
+    assert seen.silent == ()
+
+
+async def feedback_lost(folder: Path, measured: Measured, *, seed: int, leg: Leg, types: tuple[int, ...] = (_NACK, _PLI)) -> None:
+    """N4: no NACK or no PLI arrives for 3 s, in which packets are lost; afterwards it goes on."""
+    async with live_room(folder, leg=leg, seed=seed) as room:
+        await asyncio.sleep(2)
+        room.network.set_media(Conditions(loss=0.05))
+        room.network.set_feedback(Conditions(drop=_of_types(*types)))
+        await asyncio.sleep(3)
+        room.network.set_media(Conditions())
+        room.network.set_feedback(Conditions())
+        room.mark("over")
+        await asyncio.sleep(4)
+        recording = await room.finish()
+        unheard, lost = room.network.counters("feedback").dropped, room.network.counters().lost
+    seen = check_whole(recording)
+    measured |= seen.figures() | {"feedback_lost": unheard, "lost": lost}
+    assert lost > 0
+    assert unheard > 0 or types == (_PLI,)  # with every loss repaired there is nothing to ask a keyframe for
+    assert seen.frozen_seconds <= 4.0
+    assert all(gap.start + gap.seconds <= recording.marks["over"] + 1 for gap in seen.frozen)
+
+
+async def disorder(folder: Path, measured: Measured, *, seed: int, leg: Leg, media: tuple[Conditions, ...], seconds: float) -> None:
+    """N5-N6: each kind of disorder for so many seconds; everything is seen in order, once, and nothing is missing."""
+    async with live_room(folder, leg=leg, seed=seed) as room:
+        for conditions in media:
+            room.network.set_media(conditions)
+            await asyncio.sleep(seconds)
+        recording = await room.finish()
+        counters = room.network.counters()
+    seen = check_whole(recording)
+    measured |= seen.figures() | {"reordered": counters.reordered, "duplicated": counters.duplicated, "replayed": counters.replayed}
+    assert seen.frozen == ()
+    assert seen.silent == ()
+    assert [round(b - a) for a, b in zip(seen.beeps, seen.beeps[1:], strict=False)] == [1] * (len(seen.beeps) - 1)  # noqa: RUF007
+    assert seen.offset_p95 <= _SYNC_SECONDS
+
+
+REORDERED: Final = Conditions(reorder=0.02, reorder_packets=50)
+JITTERED: Final = Conditions(jitter_ms=200, keeps_order=False)
+REPEATED: Final = Conditions(duplicate=0.3, replay=0.1)
+
+
+async def blackout(folder: Path, measured: Measured, *, seed: int, leg: Leg, seconds: float, extra: float) -> None:
+    """N7-N9: freeze and silence of the blackout's length and at most `extra` seconds more, then no time shift."""
+    async with live_room(folder, leg=leg, seed=seed) as room:
+        await asyncio.sleep(4)
+        sessions = len(room.network.relays)
+        room.mark("begins")
+        await room.network.black_out(seconds)
+        room.mark("ends")
+        await asyncio.sleep(extra + 4)
+        recording = await room.finish()
+        measured |= {"new_sessions": len(room.network.relays) - sessions}
+    measured |= _check_interruption(recording, seconds=seconds, extra=extra)
+
+
+async def path_change(folder: Path, measured: Measured, *, seed: int, leg: Leg, gone: bool) -> None:
+    """N10: the peer's address changes as behind a NAT that forgot it, or (`gone`) the path ends; found out within 5 s."""
+    async with live_room(folder, leg=leg, seed=seed) as room:
+        await asyncio.sleep(4)
+        sessions = len(room.network.relays)
+        room.mark("begins")
+        for relay in room.network.relays:
+            relay.close() if gone else relay.move()
+        room.mark("ends")
+        await asyncio.sleep(11)
+        recording = await room.finish()
+        measured |= {"new_sessions": len(room.network.relays) - sessions}
+    # Nobody is told of it: the watchdog's 5 s without a packet, and what opening a session takes.
+    measured |= _check_interruption(recording, seconds=0, extra=7 if gone else 5)
+
+
+def _check_interruption(recording: Recording, *, seconds: float, extra: float) -> Measured:
+    seen = check_whole(recording)
+    begins, ends = recording.marks["begins"], recording.marks["ends"]
+    shift = seen.shift_between((1, begins), (ends + extra, recording.expected_seconds))
+    figures = seen.figures() | {"shift_ms": round(1000 * shift, 1), "blackout_seconds": seconds}
+    for gaps in (seen.frozen, seen.silent):
+        assert sum(gap.seconds for gap in gaps) <= seconds + extra, figures
+        assert sum(gap.seconds for gap in gaps) >= seconds - 0.7, figures  # what was on its way is still shown
+        assert all(begins - 1 <= gap.start and gap.start + gap.seconds <= ends + extra for gap in gaps), figures
+    assert abs(shift) <= _SYNC_SECONDS, figures
+    assert seen.offset_p95 <= _SYNC_SECONDS, figures
+    return figures
+
+
+async def three_bad_publishers(folder: Path, measured: Measured, *, seed: int, seconds: float) -> None:
+    """5 % loss, 30 ms of jitter and reordering on the way of every publisher, in both directions."""
+    bad = Conditions(loss=0.05, jitter_ms=30, keeps_order=False, reorder=0.01, reorder_packets=10)
+    uids = (101, 102, 103)
+    async with live_room(folder, leg="publisher", seed=seed, uids=uids, live=False) as room:
+        room.network.set_media(bad)
+        room.network.set_feedback(bad)
+        await asyncio.sleep(seconds)
+        recording = await room.finish()
+    measured |= {str(uid): recording.seen[uid].figures() for uid in uids} | {"expected_seconds": round(recording.expected_seconds, 3)}
+    for uid in uids:
+        seen = check_whole(recording, uid)
+        assert seen.frozen_seconds <= GAP_SECONDS[5], uid
+        assert len(seen.beeps) >= seconds - 2, uid
+        assert seen.offset_p95 <= _SYNC_SECONDS, uid

@@ -1,0 +1,76 @@
+"""The network rows of the fault matrix, all seeds and counts."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import network_rows as rows
+from tests.chaos.live_room import Leg
+from tests.chaos.network_rows import Measured
+from tests.impair.impairment import Conditions
+
+both_legs = pytest.mark.parametrize("leg", ["publisher", "recorder"])
+five_seeds = pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+
+
+@pytest.mark.row("N1", "N2")
+@both_legs
+@five_seeds
+@pytest.mark.parametrize("percent", [2, 5, 10, 20])
+async def test_loss(tmp_path: Path, measured: Measured, seed: int, leg: Leg, percent: int) -> None:
+    await rows.loss(tmp_path, measured, seed=seed, leg=leg, percent=percent, seconds=20)
+
+
+@pytest.mark.row("N1", "N2")
+@both_legs
+@five_seeds
+async def test_burst_loss(tmp_path: Path, measured: Measured, seed: int, leg: Leg) -> None:
+    await rows.loss(tmp_path, measured, seed=seed, leg=leg, percent=5, seconds=20, bursts=True)
+
+
+@pytest.mark.row("N1", "N2")
+@five_seeds
+async def test_three_bad_publishers(tmp_path: Path, measured: Measured, seed: int) -> None:
+    await rows.three_bad_publishers(tmp_path, measured, seed=seed, seconds=60)
+
+
+@pytest.mark.row("N3")
+@both_legs
+async def test_unrepaired_loss(tmp_path: Path, measured: Measured, leg: Leg) -> None:
+    await rows.unrepaired_loss(tmp_path, measured, seed=1, leg=leg, times=5)
+
+
+@pytest.mark.row("N4")
+@both_legs
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("types", [(205,), (206,), (205, 206)], ids=["nack", "pli", "both"])
+async def test_feedback_lost(tmp_path: Path, measured: Measured, seed: int, leg: Leg, types: tuple[int, ...]) -> None:
+    await rows.feedback_lost(tmp_path, measured, seed=seed, leg=leg, types=types)
+
+
+@pytest.mark.row("N5", "N6")
+@both_legs
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("media", [rows.REORDERED, rows.JITTERED, rows.REPEATED], ids=["reorder", "jitter", "repeat"])
+async def test_disorder(tmp_path: Path, measured: Measured, seed: int, leg: Leg, media: Conditions) -> None:
+    await rows.disorder(tmp_path, measured, seed=seed, leg=leg, media=(media,), seconds=20)
+
+
+@pytest.mark.row("N7", "N8")
+@both_legs
+@pytest.mark.parametrize("seconds", [0.5, 2, 10, 25])
+async def test_blackout(tmp_path: Path, measured: Measured, leg: Leg, seconds: float) -> None:
+    await rows.blackout(tmp_path, measured, seed=1, leg=leg, seconds=seconds, extra=2)
+
+
+@pytest.mark.row("N9")
+async def test_long_blackout(tmp_path: Path, measured: Measured) -> None:
+    await rows.blackout(tmp_path, measured, seed=1, leg="recorder", seconds=45, extra=5)
+    assert measured["new_sessions"] >= 1
+
+
+@pytest.mark.row("N10")
+@pytest.mark.parametrize(("leg", "gone"), [("recorder", False), ("recorder", True), ("publisher", False)])
+async def test_path_change(tmp_path: Path, measured: Measured, leg: Leg, gone: bool) -> None:
+    await rows.path_change(tmp_path, measured, seed=1, leg=leg, gone=gone)
+    assert measured["new_sessions"] >= gone
