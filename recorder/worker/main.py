@@ -127,6 +127,7 @@ class _Worker:
     def _end(self, outcome: Outcome, reason: Reason, detail: str = "") -> None:
         if not self._ending.done():
             log.info("ending", extra={"reason": reason})
+            self._media.end_now()
             self._ending.set_result((outcome, reason, detail))
 
     async def _obey(self, command: Command) -> Message:

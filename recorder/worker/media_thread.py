@@ -21,7 +21,8 @@ WAKE_SECONDS = 0.02
 class MediaThread:
     def __init__(self, around: pipeline.Surroundings, *, clock: Callable[[], int], failed: Callable[[Exception], None]) -> None:
         """`clock` tells the nanoseconds of the recording's timeline."""
-        self._clock = clock
+        self._running_clock = clock
+        self._end_ns: int | None = None
         self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._failed = failed
@@ -41,6 +42,11 @@ class MediaThread:
             return
         self._queue.append((item, self._clock()))
 
+    def end_now(self) -> None:
+        """The recording ends at this moment, however long it takes to leave the channel and to close."""
+        if self._end_ns is None:
+            self._end_ns = self._running_clock()
+
     def close(self) -> None:
         """Record what is queued, close every file, end the thread. Blocks.
 
@@ -54,6 +60,10 @@ class MediaThread:
             log.warning("media thread too slow, frames dropped", extra={"frames": self.frames_dropped})
         if self._error:
             raise self._error
+
+    def _clock(self) -> int:
+        now = self._running_clock()
+        return now if self._end_ns is None else min(now, self._end_ns)
 
     def _run(self) -> None:
         try:

@@ -1,0 +1,199 @@
+"""Rows N24-N26, N29 and N32: what people may do in a channel, and what their devices may fail to do."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from recorder.protocol import FileOpened
+from recorder.rtp.tap import use_addresses
+from recorder.spec import Canvas, Layout, RecordingSpec, Region
+from recorder.tools import measure
+from recorder.tools.publish import Publication, Publisher
+from recorder.tools.publish_media import Library, VideoCodec
+from recorder.tools.publish_tracks import LoopedVideo, VideoSource
+from tests.live import ROOT, TestedWorker, hub, publisher, settings
+from tests.viewer import Seen, watch
+
+Measured = dict[str, Any]
+
+_SID: Final = "11fe" * 8
+_STEADY, _GUEST = 101, 102
+_LEFT, _RIGHT = measure.Rect(0, 0, 320, 180), measure.Rect(320, 0, 320, 180)
+_SYNC_SECONDS: Final = 0.045
+_LENGTH_TOLERANCE_SECONDS: Final = 0.3
+
+
+class Room:
+    """A hub and a worker that records its channel, with a place of their own for two participants."""
+
+    def __init__(self, url: str, worker: TestedWorker, folder: Path) -> None:
+        self.url = url
+        self.worker = worker
+        self._folder = folder
+        self._library = Library(ROOT / "build" / "media")
+
+    @contextlib.asynccontextmanager
+    async def present(self, uid: int, kind: type[Publisher] = Publisher, **wanted: Any) -> AsyncIterator[Publisher]:
+        """A participant in this process, while the block lasts."""
+        publication = Publication(**{"hub": self.url, "app_id": "app", "channel": "room", "uid": uid, "fps": 15} | wanted)
+        person = kind(publication, self._library)
+        try:
+            await person.start()
+            yield person
+        finally:
+            await person.stop()
+
+    async def recording(self) -> None:
+        await self.worker.until(lambda: any(isinstance(report.body, FileOpened) for report in self.worker.reports), 30)
+
+    async def watched(self, *people: tuple[int, measure.Rect], fps: int = 30) -> tuple[dict[int, Seen], float]:
+        """Stop the recording; what is seen of these people, and how long it should be."""
+        stopped = time.time()
+        await self.worker.stop()
+        assert self.worker.ended is not None
+        assert (self.worker.ended.outcome, self.worker.ended.reason) == ("complete", "stopped")
+        slices = self.worker.playlist(f"{_SID}_room.m3u8")
+        whole = self._folder / "whole.ts"
+        whole.write_bytes(b"".join((self.worker.folder / "files" / item.name).read_bytes() for item in slices))
+        assert measure.decode_errors([whole]) == []
+        seen = await asyncio.to_thread(watch, whole, people, fps=fps)
+        return seen, stopped - slices[0].start_ms / 1000
+
+
+@contextlib.asynccontextmanager
+async def room(folder: Path, **changes: object) -> AsyncIterator[Room]:
+    use_addresses(["127.0.0.1"])
+    places = tuple(Region(uid=uid, x=x, y=0, width=0.5, height=0.5) for uid, x in ((_STEADY, 0), (_GUEST, 0.5)))
+    spec = RecordingSpec(
+        sid=_SID, app_id="app", channel="room", uid=900, mode="mix", canvas=Canvas(width=640, height=360, fps=30, bitrate_kbps=1000)
+    ).model_copy(update={"layout": Layout(number=3, regions=places), "max_idle_seconds": 60, **changes})
+    at = settings(folder, slice_seconds=4)
+    async with hub(at) as url, TestedWorker(at, spec).running() as worker:
+        await worker.until(lambda: "ready" in worker.phases())
+        yield Room(url, worker, folder)
+
+
+async def coming_and_going(folder: Path, measured: Measured, *, seed: int, cycles: int) -> None:
+    """N24: somebody joins, mutes and leaves again and again, and a second one tries the same uid; the others notice nothing."""
+    dice = Random(seed)
+    print(f"seed {seed}")
+    async with room(folder) as at, publisher(at.url, _STEADY), contextlib.AsyncExitStack() as stack:
+        await at.recording()
+        for number in range(cycles):
+            async with at.present(_GUEST, width=320, height=180) as guest:
+                await asyncio.sleep(dice.uniform(0.2, 0.6))
+                for muted in (True, False):
+                    await guest.mute(audio=dice.random() < 0.5 and muted, video=dice.random() < 0.5 and muted)
+                    await asyncio.sleep(dice.uniform(0, 0.3))
+                if number % 5 == 0:
+                    async with at.present(_GUEST, width=320, height=180):  # the same uid again: the later one stays
+                        await asyncio.wait_for(guest.closed.wait(), 10)
+                        await asyncio.sleep(dice.uniform(0, 0.5))
+        await stack.enter_async_context(at.present(_GUEST, width=320, height=180))
+        await asyncio.sleep(3)
+        seen, expected = await at.watched((_STEADY, _LEFT), (_GUEST, _RIGHT))
+    measured |= {"expected_seconds": round(expected, 3), "cycles": cycles} | seen[_STEADY].figures()
+    steady, last = seen[_STEADY], seen[_GUEST]
+    assert abs(steady.length - expected) <= _LENGTH_TOLERANCE_SECONDS
+    assert abs(steady.sound_length - steady.length) <= 0.1
+    assert steady.frozen_seconds <= 0.5
+    assert len(steady.beeps) >= int(expected) - 1  # one a second: no sound is missing
+    assert steady.offset_p95 <= _SYNC_SECONDS
+    assert steady.backward_steps == 0
+    assert len({content for at, content in last.pictures if at > expected - 2}) >= 20  # the last visit is seen, in motion
+
+
+async def nobody_left(folder: Path, measured: Measured, *, idle_seconds: int) -> None:
+    """N25: the recording ends by itself, its files complete."""
+    async with room(folder, max_idle_seconds=idle_seconds) as at:
+        async with publisher(at.url, _STEADY):
+            await at.recording()
+            await asyncio.sleep(2)
+        left = time.monotonic()
+        await at.worker.until(lambda: at.worker.ended is not None, idle_seconds + 10)
+        measured["idle_seconds"] = round(time.monotonic() - left, 2)
+        assert at.worker.ended is not None
+        assert (at.worker.ended.outcome, at.worker.ended.reason) == ("complete", "idle")
+        assert at.worker.slices
+        files = [at.worker.folder / "files" / item.name for item in at.worker.slices]
+        assert measure.decode_errors(files) == []
+    assert idle_seconds - 1 <= measured["idle_seconds"] <= idle_seconds + 3
+
+
+class _Wordless(Publisher):
+    """Joins and never sends a packet."""
+
+    async def _add_tracks(self) -> None:
+        await super()._add_tracks()
+        assert self.audio
+        assert self.video
+        self.audio.muted = self.video.muted = True
+
+
+async def nobody_sends(folder: Path, measured: Measured) -> None:
+    """N26: somebody is there, who counts as present, but sends nothing: no file, not even an empty one."""
+    async with room(folder, max_idle_seconds=5) as at, at.present(_STEADY, _Wordless):
+        await asyncio.sleep(8)
+        assert at.worker.ended is None
+        await at.worker.stop()
+        assert at.worker.ended is not None
+        assert (at.worker.ended.outcome, at.worker.ended.reason) == ("complete", "stopped")
+        assert at.worker.slices == []
+        left = [path.name for path in at.worker.folder.rglob("*") if path.suffix in (".ts", ".mp4", ".m3u8", ".fragments", ".webm")]
+        measured["files"] = left
+        assert left == []
+
+
+class _WithoutKeyframes(Publisher):
+    """Never sends a keyframe, however often it is asked."""
+
+    async def _source(self, codec: VideoCodec) -> VideoSource:
+        looped = await super()._source(codec)
+        assert isinstance(looped, LoopedVideo)
+        return _DeltasOnly(looped)
+
+
+class _DeltasOnly:
+    def __init__(self, looped: LoopedVideo) -> None:
+        self.fps = looped.fps
+        self._looped = looped
+
+    async def frame(self, index: int, *, keyframe: bool) -> tuple[bytes, bool] | None:
+        frame = await self._looped.frame(index, keyframe=False)
+        return None if frame is None or frame[1] else frame
+
+
+async def no_keyframe(folder: Path, measured: Measured, *, seconds: float) -> None:
+    """N29: the sound is recorded, the picture's place stays empty, and keyframes are asked for at most twice a second."""
+    async with room(folder) as at, at.present(_STEADY, _WithoutKeyframes) as person:
+        await at.recording()
+        await asyncio.sleep(seconds)
+        assert person.video is not None
+        asked = person.video.keyframe_requests
+        seen, expected = await at.watched((_STEADY, _LEFT))
+    measured |= {"keyframe_requests": asked, "beeps": len(seen[_STEADY].beeps), "expected_seconds": round(expected, 3)}
+    assert len(seen[_STEADY].beeps) >= int(seconds) - 1
+    assert seen[_STEADY].pictures == ()
+    assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
+    assert seconds - 2 <= asked <= 2 * seconds + 4
+
+
+async def crowd(folder: Path, measured: Measured, *, people: int) -> None:
+    """N32: everybody joins at once; only those with a place are decoded, and who was there before is recorded as if alone."""
+    async with room(folder) as at, publisher(at.url, _STEADY):
+        await at.recording()
+        await asyncio.sleep(2)
+        async with publisher(at.url, 201, "--count", str(people), "--size", "160x90", "--fps", "5", "--bitrate", "50", "--shared-content"):
+            await asyncio.sleep(10)
+            cpu, clock = at.worker.cpu_seconds(), time.monotonic()
+            await asyncio.sleep(4)
+            measured["worker_cores"] = round((at.worker.cpu_seconds() - cpu) / (time.monotonic() - clock), 3)
+            seen, expected = await at.watched((_STEADY, _LEFT))
+    measured |= seen[_STEADY].figures() | {"people": people, "expected_seconds": round(expected, 3)}
+    assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
+    assert seen[_STEADY].frozen_seconds <= 0.5
+    assert seen[_STEADY].offset_p95 <= _SYNC_SECONDS

@@ -1,0 +1,34 @@
+"""The rows of the fault matrix about people in a channel, all seeds and counts."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import life_rows as rows
+from tests.chaos.life_rows import Measured
+
+
+@pytest.mark.row("N24")
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_coming_and_going(tmp_path: Path, measured: Measured, seed: int) -> None:
+    await rows.coming_and_going(tmp_path, measured, seed=seed, cycles=100)
+
+
+@pytest.mark.row("N25")
+async def test_nobody_left(tmp_path: Path, measured: Measured) -> None:
+    await rows.nobody_left(tmp_path, measured, idle_seconds=30)
+
+
+@pytest.mark.row("N26")
+async def test_nobody_sends(tmp_path: Path, measured: Measured) -> None:
+    await rows.nobody_sends(tmp_path, measured)
+
+
+@pytest.mark.row("N29")
+async def test_no_keyframe(tmp_path: Path, measured: Measured) -> None:
+    await rows.no_keyframe(tmp_path, measured, seconds=30)
+
+
+@pytest.mark.row("N32")
+async def test_crowd(tmp_path: Path, measured: Measured) -> None:
+    await rows.crowd(tmp_path, measured, people=50)
