@@ -2,129 +2,250 @@
 
 The timeline counts nanoseconds of the monotonic clock since the recorder joined. A stream starts by the arrival of its
 packets; from its first sender reports on, all streams of one sender share that sender's wall clock, so that lips match
-voices, and the sender's clock follows ours by the least delay seen lately. Corrections are slewed, never jumped; only a
-timestamp that its arrival disproves begins the stream anew.
+voices, and that clock follows ours by the least delay seen lately. Corrections are slewed, never jumped; only timestamps that
+their arrival disproves begin a stream anew.
+
+Three rules keep lips and voices together. The clock of a sender moves as one, and so slowly (4 ms a second) that sound can be
+stretched along; a path that gets 200 ms longer moves both. When the first reports show how far picture and voice are apart,
+the picture goes to the voice, in its first seconds faster than anything else may move, because nobody sees it. And a stream
+whose reports turn into nonsense keeps its last good relation to the sender's clock for a minute before it falls back to arrival.
 """
 
-import statistics
 from collections import deque
+from statistics import median
 
 SLEW = 0.05  # of the passing time: 50 ms a second
-PLAUSIBLE_NS = 10_000_000_000  # a timestamp further off than this from what the arrival suggests is a jump
+PICTURE_SETTLING_SLEW = 0.2  # of video, in the first seconds: 200 ms between picture and voice are gone after one
+SETTLING_NS = 5_000_000_000  # browsers send the first report of their sound after 2.5 s
 # A capture time this far from the arrival is wrong: the sender's timestamps stood still in a pause, or leapt. Slewing would
 # take minutes, in which the sound is too late or too early to be mixed.
 IMPLAUSIBLE_NS = 1_000_000_000
-_LATE_FOR_NS = 2_000_000_000  # a burst after a stall of the network is late too, for a moment
-_REPORTS = 8
-_WINDOW_NS = 10_000_000_000
+
 _SECOND = 1_000_000_000
+_VIDEO_RATE_HZ = 90_000  # of every video format, and of no sound that is recorded (RFC 3551 section 4)
+_STEP_NS, _QUICK_STEP_NS = 200_000_000, 20_000_000  # of media time between two corrections, and while there is more to correct
+_LITTLE_NS = 1_000_000
+_VOICE_STEP_NS = 50_000_000  # of media time that a correction of sound may use at once: a larger one would sound like a loss
+_GENTLE = 250  # one part in so many: 4 ms a second, less than sound can be stretched by
+_FAR_NS = 250_000_000  # an error that would take more than a minute to be taken away gently
+_LATE_FOR_NS = 2_000_000_000  # a burst after a stall of the network is late too, for a moment
+_STALL_NS = 60_000_000_000  # no network holds packets back for longer
+_BACK_NS = 2_000_000_000  # packets out of order differ by less: the jitter buffer waits no longer
+_PAUSE_NS = 600_000_000_000  # clocks that differ by 100 ppm are 60 ms apart after that: what was learnt has become worthless
+_COAST_NS = 60_000_000_000
+_UNUSED_NS = 2_000_000_000
+_REPORTS = 5  # a majority of them decides
+_REPORT_NOISE_NS = 100_000_000  # from their middle; a majority further away means that this clock jumps about
+_REPORT_AGE_NS = 60_000_000_000
+_REPORT_BEHIND_NS, _REPORT_AHEAD_NS = 10_000_000_000, 600_000_000_000  # of the last packet: reports go on in a pause
+_NTP_ZERO_NS = -2_208_988_800 * _SECOND  # in Unix time: the sender has no clock (RFC 3550 section 6.4.1)
+_NTP_ERA_NS = (1 << 32) * _SECOND  # the seconds of an NTP time begin anew in 2036
+_WINDOW_NS = 10_000_000_000
+_CHECKPOINT_NS, _CHECKPOINTS = 60_000_000_000, 11  # drift is measured over ten minutes
+_NEVER = 1 << 62
 
 
 class _Least:
-    """The smallest value of the last ten to twenty seconds."""
+    """The smallest value of the last ten to twenty seconds, or of as much before a pause. All windows turn over at the same
+    moments, so that streams without reports follow a change of the path together."""
 
     def __init__(self) -> None:
-        self._started_ns: int | None = None
-        self._previous: int | None = None
-        self._current: int | None = None
+        self._window = 0
+        self._previous = self._current = _NEVER
 
     def add(self, value: int, now_ns: int) -> int:
-        if self._started_ns is None:
-            self._started_ns = now_ns
-        elif now_ns - self._started_ns > _WINDOW_NS:
-            self._previous, self._current, self._started_ns = self._current, None, now_ns
-        self._current = value if self._current is None else min(self._current, value)
-        return self._current if self._previous is None else min(self._current, self._previous)
+        window = now_ns // _WINDOW_NS
+        if window > self._window:
+            self._window, self._previous, self._current = window, self._current, value
+        elif value < self._current:
+            self._current = value
+        return min(self._previous, self._current)
 
 
 class SenderClock:
     """The wall clock of one sender against our timeline: one for all streams of a participant's session."""
 
     def __init__(self) -> None:
+        self.offset_ns: int | None = None  # timeline minus the sender's wall clock, as applied; None: no report yet
+        self.slewed_ns = 0  # the sum of all corrections so far
+        self.begun_ns = -_NEVER  # arrival
+        self.used_ns = -_NEVER  # arrival of the last packet that was placed by this clock
+        self.follows_voice = False
         self._least = _Least()
 
-    def offset_ns(self, ntp_ns: int, arrival_ns: int) -> int:
-        """What to add to the sender's wall clock to get our timeline."""
-        return self._least.add(arrival_ns - ntp_ns, arrival_ns)
+    def begin(self, offset_ns: int, least_ns: int, arrival_ns: int, *, voice: bool) -> None:
+        """Count the sender's wall clock from a stream that stays where it is; `least_ns` is the offset its arrivals suggest."""
+        self.offset_ns = offset_ns
+        self.begun_ns = self.used_ns = arrival_ns
+        self.follows_voice |= voice
+        self._least = _Least()
+        self._least.add(least_ns, arrival_ns)
+
+    def follow(self, difference_ns: int, arrival_ns: int) -> int:
+        """Take an arrival minus the sender's wall clock at its capture; returns the offset."""
+        assert self.offset_ns is not None
+        error = self._least.add(difference_ns, arrival_ns) - self.offset_ns
+        passed = arrival_ns - self.used_ns
+        if passed > 0:
+            moved = _limited(error, _gentle(error, passed))
+            self.offset_ns += moved
+            self.slewed_ns += moved
+            self.used_ns = arrival_ns
+        return self.offset_ns
 
 
 class StreamClock:
-    """Capture times of one RTP stream (one SSRC)."""
+    """Capture times of one RTP stream (one SSRC). Sound and picture are told apart by the clock rate."""
 
     def __init__(self, clock_rate: int, sender: SenderClock) -> None:
+        self.jumps = 0  # times that the stream began anew
+        self.reports_refused = 0
         self._rate = clock_rate
+        self._voice = clock_rate != _VIDEO_RATE_HZ
         self._sender = sender
-        self._last: int | None = None  # extended timestamp
-        self._last_arrival_ns = 0
-        self._arrival = _Least()
-        self._reports: deque[int] = deque(maxlen=_REPORTS)  # sender's wall clock minus media time
-        self._offset_ns = 0  # timeline minus media time, as applied
-        self._applied_ns = 0  # media time up to which the slew has been applied
-        self._late_since_ns: int | None = None
-        self.jumps = 0
+        self._last: int | None = None  # timestamp
+        self._ticks = 0  # from the stream's begin to the last timestamp
+        self._offset_ns = 0  # timeline minus media time (since the stream's begin), as applied
+        self._begin(0, 0)
+        self._last = None
+
+    @property
+    def drift_ppm(self) -> float:
+        """By how much the stream's clock is faster than ours, over the last ten minutes; 0 in the first."""
+        if len(self._checkpoints) < 2:
+            return 0.0
+        (first_ns, first), (last_ns, last) = self._checkpoints[0], self._checkpoints[-1]
+        return (first - last) * 1e6 / (last_ns - first_ns)
 
     def capture_ns(self, timestamp: int, arrival_ns: int) -> int:
         """The time of a 32-bit RTP timestamp on the timeline; `arrival_ns` is on the timeline too."""
-        extended = self._unwrap(timestamp, arrival_ns)
-        media_ns = extended * _SECOND // self._rate
-        if self._last is not None and self._disproved(arrival_ns - media_ns - self._offset_ns, arrival_ns):
-            self._forget()
-        least = self._arrival.add(arrival_ns - media_ns, arrival_ns)
         if self._last is None:
-            self._offset_ns, self._applied_ns = least, media_ns
-        self._last, self._last_arrival_ns = extended, arrival_ns
-        if self._reports:
-            difference = int(statistics.median(self._reports))
-            target = difference + self._sender.offset_ns(media_ns + difference, arrival_ns)
-        else:
-            target = least
-        room = int(max(0, media_ns - self._applied_ns) * SLEW)
-        self._offset_ns += max(-room, min(room, target - self._offset_ns))
-        self._applied_ns = max(self._applied_ns, media_ns)
+            return self._begin(timestamp, arrival_ns)
+        step = ((timestamp - self._last + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        self._ticks += step
+        self._last = timestamp
+        media_ns = self._ticks * _SECOND // self._rate
+        delay = arrival_ns - media_ns
+        if delay < self._recent_ns:
+            self._recent_ns = delay
+        late = delay - self._offset_ns
+        if not -IMPLAUSIBLE_NS <= late <= IMPLAUSIBLE_NS or step < self._back:
+            if self._disproved(step, late, arrival_ns):
+                return self._begin(timestamp, arrival_ns)
+        elif media_ns >= self._due_ns:
+            if arrival_ns - self._followed_ns > _PAUSE_NS:
+                return self._begin(timestamp, arrival_ns)
+            self._follow(media_ns, arrival_ns)
         return media_ns + self._offset_ns
 
     def report(self, timestamp: int, ntp_ns: int) -> None:
-        """Take a sender report: at this RTP timestamp the sender's wall clock showed `ntp_ns`."""
-        if self._last is None or ntp_ns <= 0:  # before any media, as some senders do
+        """Take a sender report: at this RTP timestamp the sender's wall clock showed `ntp_ns`, of any NTP era."""
+        if self._last is None:  # before any media, as some senders do
             return
-        step = _signed(timestamp - self._last)
-        if abs(step) * _SECOND // self._rate > PLAUSIBLE_NS:
+        step = ((timestamp - self._last + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        step_ns = step * _SECOND // self._rate
+        if ntp_ns == _NTP_ZERO_NS or not -_REPORT_BEHIND_NS <= step_ns <= _REPORT_AHEAD_NS:
+            self.reports_refused += 1
             return
-        self._reports.append(ntp_ns - (self._last + step) * _SECOND // self._rate)
+        media_ns = (self._ticks + step) * _SECOND // self._rate
+        wall_ns = self._in_our_era(ntp_ns - media_ns)
+        if media_ns - self._reported_ns > _REPORT_AGE_NS or self._stood_still(wall_ns):
+            self._reports.clear()
+        self._reports.append(wall_ns)
+        self._reported_ns = media_ns
+        middle = int(median(self._reports))
+        near = sum(abs(wall_ns - middle) <= _REPORT_NOISE_NS for wall_ns in self._reports)
+        self._wall_ns = middle if 2 * near > len(self._reports) else None
 
-    def _unwrap(self, timestamp: int, arrival_ns: int) -> int:
-        if self._last is None:
-            return timestamp
-        step = _signed(timestamp - self._last)
-        passed_ns = arrival_ns - self._last_arrival_ns
-        if abs(step * _SECOND // self._rate - passed_ns) > PLAUSIBLE_NS and not self._may_have_wrapped(step, passed_ns):
-            self._forget()
-            return timestamp
-        return self._last + step + self._whole_turns(step, passed_ns)
+    def _begin(self, timestamp: int, arrival_ns: int) -> int:
+        """Start by arrival, knowing nothing."""
+        self._last, self._ticks = timestamp, 0
+        self._back = -_BACK_NS * self._rate // _SECOND
+        self._offset_ns = self._begun_ns = self._followed_ns = arrival_ns
+        self._recent_ns = self._before_ns = arrival_ns  # the least arrival minus media time since the last correction, and before
+        self._applied_ns = self._due_ns = 0  # media time of the last correction and of the next
+        self._least = _Least()
+        self._late_since_ns: int | None = None
+        self._reports: deque[int] = deque(maxlen=_REPORTS)  # sender's wall clock minus media time
+        self._reported_ns = 0  # media time
+        self._wall_ns: int | None = None  # what the reports say together; None: nothing
+        self._trusted_ns = -_NEVER  # arrival of the last packet that was placed by reports
+        self._coast_ns = 0  # our offset then, without the sender's corrections
+        self._checkpoints: deque[tuple[int, int]] = deque(maxlen=_CHECKPOINTS)
+        return arrival_ns
 
-    def _disproved(self, late_ns: int, arrival_ns: int) -> bool:
-        """Whether this lateness, early when negative, shows that our offset is wrong."""
-        if late_ns <= IMPLAUSIBLE_NS:
-            self._late_since_ns = None
-        elif self._late_since_ns is None:
+    def _disproved(self, step: int, late_ns: int, arrival_ns: int) -> bool:
+        """Whether this lateness, early when negative, shows that the timestamps are not what they were."""
+        if arrival_ns - self._followed_ns > _PAUSE_NS:
+            return True
+        if late_ns > IMPLAUSIBLE_NS and self._late_since_ns is None:
             self._late_since_ns = arrival_ns
-        return late_ns < -IMPLAUSIBLE_NS or (self._late_since_ns is not None and arrival_ns - self._late_since_ns > _LATE_FOR_NS)
-
-    def _forget(self) -> None:
-        """What was learnt about this stream's clock is no longer true."""
+        too_long = self._late_since_ns is not None and arrival_ns - self._late_since_ns > _LATE_FOR_NS
+        if not (late_ns < -IMPLAUSIBLE_NS or late_ns > _STALL_NS or step < self._back or too_long):
+            return False
         self.jumps += 1
-        self._last = self._late_since_ns = None
-        self._arrival = _Least()
-        self._reports.clear()
+        return True
 
-    def _may_have_wrapped(self, step: int, passed_ns: int) -> bool:
-        """After a pause longer than half a turn (13 h at 90 kHz) the step alone says nothing."""
-        return abs((step + self._whole_turns(step, passed_ns)) * _SECOND // self._rate - passed_ns) <= PLAUSIBLE_NS
+    def _follow(self, media_ns: int, arrival_ns: int) -> None:
+        """Correct the offset by as much as the media time that has passed allows."""
+        passed = media_ns - self._applied_ns
+        if self._voice and passed > _VOICE_STEP_NS:
+            passed = _VOICE_STEP_NS
+        self._before_ns = recent = self._recent_ns
+        self._recent_ns = _NEVER
+        least = self._least.add(recent, arrival_ns)
+        self._applied_ns, self._followed_ns, self._late_since_ns = media_ns, arrival_ns, None
+        room = int(passed * SLEW)
+        if not self._voice and arrival_ns - max(self._begun_ns, self._sender.begun_ns) < SETTLING_NS:
+            room = int(passed * PICTURE_SETTLING_SLEW)
+        target = self._by_reports(recent, least, arrival_ns)
+        if target is None:
+            target = least
+            if arrival_ns - self._begun_ns >= SETTLING_NS:
+                room = _gentle(target - self._offset_ns, passed)
+        error = target - self._offset_ns
+        self._offset_ns += _limited(error, room)
+        self._due_ns = media_ns + (_STEP_NS if -_LITTLE_NS < error < _LITTLE_NS else _QUICK_STEP_NS)
+        if arrival_ns - (self._checkpoints[-1][0] if self._checkpoints else self._begun_ns) >= _CHECKPOINT_NS:
+            self._checkpoints.append((arrival_ns, self._offset_ns))
 
-    def _whole_turns(self, step: int, passed_ns: int) -> int:
-        return round((passed_ns * self._rate / _SECOND - step) / (1 << 32)) << 32
+    def _by_reports(self, recent: int, least: int, arrival_ns: int) -> int | None:
+        """The offset that the sender's reports ask for, or None when they are missing or nonsense."""
+        sender = self._sender
+        if self._wall_ns is not None:
+            abandoned = arrival_ns - sender.used_ns > _UNUSED_NS and not self._agrees(sender.offset_ns, least)
+            if sender.offset_ns is None or abandoned or (self._voice and not sender.follows_voice):
+                sender.begin(self._offset_ns - self._wall_ns, least - self._wall_ns, arrival_ns, voice=self._voice)
+            if self._agrees(sender.offset_ns, least):
+                target = sender.follow(recent - self._wall_ns, arrival_ns) + self._wall_ns
+                self._trusted_ns, self._coast_ns = arrival_ns, target - sender.slewed_ns
+                return target
+        if arrival_ns - self._trusted_ns < _COAST_NS:
+            return self._coast_ns + sender.slewed_ns
+        return None
+
+    def _agrees(self, offset_ns: int | None, least: int) -> bool:
+        """Whether the reports put this stream where its arrivals suggest, give or take different paths."""
+        return offset_ns is not None and self._wall_ns is not None and abs(offset_ns + self._wall_ns - least) < IMPLAUSIBLE_NS
+
+    def _stood_still(self, wall_ns: int) -> bool:
+        """Whether the media clock stopped for a moment since the reports before (a device was changed, a track muted): then the
+        packets are late by as much as the new report differs, and the others are void."""
+        if self._wall_ns is None:
+            return False
+        change = wall_ns - self._wall_ns
+        late = min(self._recent_ns, self._before_ns) - self._offset_ns
+        return abs(change) > _REPORT_NOISE_NS and abs(late - change) < abs(change) // 2
+
+    def _in_our_era(self, wall_ns: int) -> int:
+        if self._sender.offset_ns is None:
+            return wall_ns
+        return wall_ns + round((self._offset_ns - self._sender.offset_ns - wall_ns) / _NTP_ERA_NS) * _NTP_ERA_NS
 
 
-def _signed(step: int) -> int:
-    """The step between two 32-bit timestamps with its sign."""
-    return ((step + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+def _gentle(error_ns: int, passed_ns: int) -> int:
+    return passed_ns // _GENTLE if abs(error_ns) <= _FAR_NS else int(passed_ns * SLEW)
+
+
+def _limited(error_ns: int, room_ns: int) -> int:
+    return max(-room_ns, min(room_ns, error_ns))
