@@ -5,6 +5,7 @@ picture nearest in capture time. It is made `latency_ms` after that time, so tha
 """
 
 from collections import deque
+from collections.abc import Iterable
 
 from mixer import layouts
 from mixer.audio import AudioMixer
@@ -18,9 +19,10 @@ from recorder.media.scale import Scaler
 from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.spec import Layout
+from recorder.worker.laying import RATE_HZ, Chunk
 from recorder.worker.pipeline import Event, Input, Joined, Left, Stopped, Surroundings
 from recorder.worker.sight import Sight
-from recorder.worker.sound import RATE_HZ, Sound
+from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
 NEVER = 1 << 62
@@ -196,21 +198,28 @@ class _Voices:
         uid = frame.track.uid
         if uid not in self._sounds:
             self._sounds[uid] = Sound(self._channels, self._start_ns)
-        for chunk in self._sounds[uid].place(frame):
-            self._mixer.write(uid, chunk.start, chunk.samples)
+        self._write(uid, self._sounds[uid].place(frame))
 
     def forget(self, uid: int) -> None:
-        self._sounds.pop(uid, None)
+        sound = self._sounds.pop(uid, None)
+        if sound:
+            self._write(uid, sound.end())
         self._mixer.forget(uid)
 
     def next_ns(self) -> int:
         return self._start_ns + (self._mixer.position + FRAME_SAMPLES) * SECOND // RATE_HZ
 
     def produce(self) -> list[Packet]:
+        for uid, sound in self._sounds.items():
+            self._write(uid, sound.release(self._mixer.position + FRAME_SAMPLES))
         return self._encoder.encode(self._mixer.read(FRAME_SAMPLES))
 
     def finish(self) -> list[Packet]:
         return self._encoder.flush()
+
+    def _write(self, uid: int, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            self._mixer.write(uid, chunk.start, chunk.samples)
 
 
 class _Files:

@@ -6,15 +6,16 @@ as long as a return would continue it.
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from recorder.frames import EncodedFrame, Track
 from recorder.media.encode import RATE, AudioEncoder, Packet
 from recorder.outputs.track import AudioTrackOutput, VideoTrackOutput
+from recorder.worker.laying import Chunk
 from recorder.worker.pipeline import Input, Stopped, Surroundings
-from recorder.worker.sound import Chunk, Sound
+from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
 NEVER = 1 << 62
@@ -108,18 +109,23 @@ class _VoiceTrack:
 
     def write(self, frame: EncodedFrame, now_ns: int) -> None:
         self._written_ns = now_ns
-        for chunk in self._sound.place(frame):
-            self._lay(chunk)
+        self._lay_all(self._sound.place(frame))
 
     def expire(self, now_ns: int) -> None:
         # Not by the event of a mute: packets still on their way when it came would begin to wait anew, for ever.
         if self._written_ns is not None and now_ns - self._written_ns > RETURN_SECONDS * SECOND:
             self._written_ns = None
+            self._lay_all(self._sound.end())
             self._end_segment()
 
     def close(self) -> None:
+        self._lay_all(self._sound.end())
         self._flush()
         self._around.tell(self._output.close())
+
+    def _lay_all(self, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            self._lay(chunk)
 
     def _lay(self, chunk: Chunk) -> None:
         if self._encoder and chunk.start - self._end > RETURN_SECONDS * RATE:

@@ -6,6 +6,7 @@ Only participants who are shown are decoded; one who is shown again begins at th
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from mixer.picture import Picture
@@ -37,6 +38,11 @@ class Sight:
             self.dropped += len(self._waiting)
             self._waiting.clear()
             self._restart()
+        # Where a stream began anew its times may go back. Frames are decoded in order, so those before are due as well.
+        for index in reversed(range(len(self._waiting))):
+            if self._waiting[index].time_ns <= frame.time_ns:
+                break
+            self._waiting[index] = replace(self._waiting[index], time_ns=frame.time_ns)
         self._waiting.append(frame)
 
     def show(self, shown: bool) -> None:
