@@ -15,6 +15,7 @@ from recorder.frames import Codec, EncodedFrame, Kind, Track
 from recorder.media.timeline import SenderClock, StreamClock
 from recorder.rtp import packet as rtp
 from recorder.rtp.depacketisers import AccessUnit, create
+from recorder.rtp.jitter import Counters as JitterCounters
 from recorder.rtp.jitter import JitterBuffer
 
 PLI_INTERVAL_NS = 500_000_000
@@ -56,6 +57,16 @@ class _Packet(NamedTuple):
     marker: bool
     rotation: int  # degrees; -1: not told
     arrival_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What came of one stream."""
+
+    kind: Kind
+    ssrc: int
+    expected: int  # packets: the span of their sequence numbers
+    counters: JitterCounters
 
 
 @dataclass(slots=True)
@@ -205,6 +216,10 @@ class SessionReceiver:
         """Hand over what is still held, at the end of the session."""
         for stream in self._streams.values():
             self._deliver(stream, stream.jitter.flush())
+
+    def receptions(self) -> list[Reception]:
+        """What came of each stream so far."""
+        return [Reception(s.track.kind, s.ssrc, s.jitter.highest - s.jitter.first + 1, s.jitter.counters) for s in self._newest.values()]
 
     # ---- inside ----
 
