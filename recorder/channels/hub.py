@@ -20,12 +20,12 @@ from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import VIDEO_ORIENTATION, Media, MediaTap, offer_extension, use_addresses
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, VIDEO_ORIENTATION, Media, MediaTap, offer_extension, use_addresses
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
 
-FEEDBACK_SECONDS = 0.02
+WATCH_SECONDS = 0.25
 CONNECT_SECONDS = 10.0
 REJOIN_SECONDS = 30.0  # how long the roster may be away before the channel counts as lost
 RETRY_SECONDS = 0.2  # after a session that failed, doubled up to five seconds
@@ -123,7 +123,7 @@ class HubConnector:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._settle()
-            group.create_task(self._give_feedback())
+            group.create_task(self._watch_sessions())
             error = await self._read_rosters()
             if not self._leaving:
                 self._leaving = True
@@ -233,12 +233,11 @@ class HubConnector:
             if follower:
                 follower.want(frozenset(kinds), sends=bool(_sent(participant) & kinds))
 
-    async def _give_feedback(self) -> None:
+    async def _watch_sessions(self) -> None:
         while True:
-            await asyncio.sleep(FEEDBACK_SECONDS)
-            now = time.monotonic_ns()
-            for follower in tuple(self._followers.values()):
-                follower.tick(now)
+            await asyncio.sleep(WATCH_SECONDS)
+            for follower in self._followers.values():
+                follower.check()
 
     # ---- for the followers ----
 
@@ -285,16 +284,10 @@ class _Session:
         self.receiver = receiver
         self.resource = resource
         self.kinds = kinds
-        self.packets_seen = 0
-        self.last_packet_ns = time.monotonic_ns()
+        self.awaited_ns = time.monotonic_ns()  # since when packets should come
 
-    def tick(self, now_ns: int) -> None:
-        feedback = self.receiver.tick(now_ns)
-        if feedback:
-            self.tap.send_rtcp(b"".join(feedback))
-        if self.receiver.counters.packets != self.packets_seen:
-            self.packets_seen = self.receiver.counters.packets
-            self.last_packet_ns = now_ns
+    def silent_seconds(self) -> float:
+        return (time.monotonic_ns() - max(self.awaited_ns, self.receiver.last_packet_ns)) / 1e9
 
 
 class _Follower:
@@ -311,7 +304,7 @@ class _Follower:
 
     def want(self, kinds: frozenset[Kind], *, sends: bool) -> None:
         if sends and not self._sends and self._session:
-            self._session.last_packet_ns = time.monotonic_ns()
+            self._session.awaited_ns = time.monotonic_ns()
         self._sends = sends
         if kinds != self._kinds:
             self._kinds = kinds
@@ -326,11 +319,10 @@ class _Follower:
             self._session.tap.drain()
             self._session.receiver.flush()
 
-    def tick(self, now_ns: int) -> None:
-        if self._session:
-            self._session.tick(now_ns)
-            if not self._serves(self._session):
-                self._changed.set()
+    def check(self) -> None:
+        """Wake up when the session no longer gives what is wanted."""
+        if self._session and not self._serves(self._session):
+            self._changed.set()
 
     def request_keyframe(self) -> None:
         if self._session:
@@ -368,7 +360,7 @@ class _Follower:
         """It gives what is wanted."""
         if session is None or session.tap.closed.is_set() or session.kinds != self._kinds:
             return False
-        return not self._sends or time.monotonic_ns() - session.last_packet_ns < SILENT_SECONDS * 1e9
+        return not self._sends or session.silent_seconds() < SILENT_SECONDS
 
     def _may_come_back(self, session: _Session | None) -> bool:
         """It is merely silent: its path may be open again before a new session is."""
@@ -408,7 +400,15 @@ class _Follower:
             if receiver:
                 receiver.control(packet, arrival_ns)
 
-        tap = MediaTap(pc, on_rtp=on_rtp, on_rtcp=on_rtcp)
+        def on_tick(now_ns: int) -> bool:
+            if receiver is None:
+                return False
+            feedback = receiver.tick(now_ns)
+            if feedback:
+                tap.send_rtcp(b"".join(feedback))
+            return receiver.waits
+
+        tap = MediaTap(pc, on_rtp=on_rtp, on_rtcp=on_rtcp, on_tick=on_tick, tick_seconds=RECORDING_TICK_SECONDS)
         try:
             await pc.setLocalDescription(await pc.createOffer())
             answer, resource = await self._connector.offer(self._uid, pc.localDescription.sdp)

@@ -191,7 +191,7 @@ class SessionReceiver:
                 stream.reporting.last_sr_ns = arrival_ns - self._zero_ns
 
     def tick(self, now_ns: int) -> list[bytes]:
-        """Give up on what is too late, and return the RTCP packets to send now. Call it every 10 to 50 ms."""
+        """Give up on what is too late, and return the RTCP packets to send now, as parts of one datagram. Call it every 10 to 50 ms."""
         now = now_ns - self._zero_ns
         feedback = []
         if now >= self._report_ns and self._streams:
@@ -212,6 +212,16 @@ class SessionReceiver:
         stream = self._streams.get("video")
         return self._keyframe_request(stream, now_ns - self._zero_ns) if stream else None
 
+    @property
+    def waits(self) -> bool:
+        """A packet is missing: `tick` should be called again soon."""
+        return any(stream.jitter.has_gap for stream in self._streams.values())
+
+    @property
+    def last_packet_ns(self) -> int:
+        """When the last packet arrived, on the monotonic clock; 0: none yet."""
+        return self._zero_ns + max(stream.last_arrival_ns for stream in self._streams.values()) if self._streams else 0
+
     def flush(self) -> None:
         """Hand over what is still held, at the end of the session."""
         for stream in self._streams.values():
@@ -219,7 +229,7 @@ class SessionReceiver:
 
     def receptions(self) -> list[Reception]:
         """What came of each stream so far."""
-        return [Reception(s.track.kind, s.ssrc, s.jitter.highest - s.jitter.first + 1, s.jitter.counters) for s in self._newest.values()]
+        return [Reception(s.kind, s.ssrc, s.jitter.highest - s.jitter.first + 1, s.jitter.counters) for s in self._streams.values()]
 
     # ---- inside ----
 

@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 VIDEO_ORIENTATION = "urn:3gpp:video-orientation"
 
-TICK_SECONDS = 0.01
+TICK_SECONDS = 0.01  # for who passes packets on
+RECORDING_TICK_SECONDS = 0.04  # for who only keeps them: waking up costs as much as twenty packets …
+WAITING_TICK_SECONDS = 0.02  # … but while one is missing it shall soon be asked for
 _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
 _DATAGRAM_BYTES = 2048
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
@@ -39,6 +41,7 @@ _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender
 _LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apart (RFC 7983)
 
 RtpHandler = Callable[[bytes, int], None]
+TickHandler = Callable[[int], bool]  # time.monotonic_ns() → whether a packet is missing
 
 
 def _guard_sockets() -> None:
@@ -116,7 +119,18 @@ def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> N
 class MediaTap:
     """Raw media of one peer connection. aiortc's own RTP senders and receivers never start."""
 
-    def __init__(self, pc: RTCPeerConnection, *, on_rtp: RtpHandler, on_rtcp: RtpHandler) -> None:
+    def __init__(
+        self,
+        pc: RTCPeerConnection,
+        *,
+        on_rtp: RtpHandler,
+        on_rtcp: RtpHandler,
+        on_tick: TickHandler | None = None,
+        tick_seconds: float = TICK_SECONDS,
+    ) -> None:
+        """`on_tick` is called on every tick, after what has arrived was handled."""
+        self.on_tick = on_tick
+        self.tick_seconds = tick_seconds
         self._pc = pc
         self._on_rtp = on_rtp
         self._on_rtcp = on_rtcp
@@ -332,7 +346,7 @@ class _Ticker:
             self._of.pop(id(self._loop), None)
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._timer = None
         for number, _ in self._poll.poll(0):
             tap = self._owners.get(number)
             if tap is None:
@@ -341,3 +355,14 @@ class _Ticker:
                 tap.drain_socket(number)
             except Exception:  # a packet that breaks one session must not starve the others
                 log.exception("a packet could not be handled")
+        now = time.monotonic_ns()
+        wait = RECORDING_TICK_SECONDS
+        for tap in tuple(self._taps):
+            wait = min(wait, tap.tick_seconds)
+            try:
+                if tap.on_tick and tap.on_tick(now):
+                    wait = min(wait, WAITING_TICK_SECONDS)
+            except Exception:  # the same
+                log.exception("a session's timers failed")
+        if self._taps and self._timer is None:
+            self._timer = self._loop.call_later(wait, self._tick)
