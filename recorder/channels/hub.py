@@ -390,30 +390,13 @@ class _Follower:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         for kind in sorted(kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
-        receiver: SessionReceiver | None = None
-
-        def on_rtp(packet: bytes, arrival_ns: int) -> None:
-            if receiver:
-                receiver.packet(packet, arrival_ns)
-
-        def on_rtcp(packet: bytes, arrival_ns: int) -> None:
-            if receiver:
-                receiver.control(packet, arrival_ns)
-
-        def on_tick(now_ns: int) -> bool:
-            if receiver is None:
-                return False
-            feedback = receiver.tick(now_ns)
-            if feedback:
-                tap.send_rtcp(b"".join(feedback))
-            return receiver.waits
-
-        tap = MediaTap(pc, on_rtp=on_rtp, on_rtcp=on_rtcp, on_tick=on_tick, tick_seconds=RECORDING_TICK_SECONDS)
+        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS)
         try:
             await pc.setLocalDescription(await pc.createOffer())
             answer, resource = await self._connector.offer(self._uid, pc.localDescription.sdp)
             await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
             receiver = self._connector.receiver(self._uid, tap.media())
+            tap.listen(receiver.packet, receiver.control, lambda now_ns: _give_feedback(tap, receiver, now_ns))
             await tap.connected(CONNECT_SECONDS)
         except BaseException:
             await tap.close()
@@ -428,6 +411,14 @@ class _Follower:
         with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client is closed already
             if session.resource:
                 await self._connector.http.delete(session.resource, timeout=LEAVE_SECONDS)
+
+
+def _give_feedback(tap: MediaTap, receiver: SessionReceiver, now_ns: int) -> bool:
+    """A tick of a session; returns whether a packet is missing."""
+    feedback = receiver.tick(now_ns)
+    if feedback:
+        tap.send_rtcp(b"".join(feedback))
+    return receiver.waits
 
 
 def _lost(close_code: int | None) -> ChannelError | None:

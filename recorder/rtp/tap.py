@@ -25,7 +25,10 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.sdp import SessionDescription
 
 from recorder.frames import Kind
+from recorder.rtp import datagrams
+from recorder.rtp.datagrams import COUNT, SIZE, Datagrams
 from recorder.rtp.packet import is_rtcp
+from recorder.rtp.srtp import Places, Unprotector
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +38,12 @@ TICK_SECONDS = 0.01  # for who passes packets on
 RECORDING_TICK_SECONDS = 0.04  # for who only keeps them: waking up costs as much as twenty packets …
 WAITING_TICK_SECONDS = 0.02  # … but while one is missing it shall soon be asked for
 _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
-_DATAGRAM_BYTES = 2048
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
 _LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apart (RFC 7983)
 
 RtpHandler = Callable[[bytes, int], None]
+OtherHandler = Callable[[bytes, Any], None]  # a datagram and where it came from
 TickHandler = Callable[[int], bool]  # time.monotonic_ns() → whether a packet is missing
 
 
@@ -116,25 +119,21 @@ def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> N
     sender._send_keyframe = callback  # type: ignore[method-assign]  # aiortc has no public hook
 
 
+def _ignore(packet: bytes, arrival_ns: int) -> None:
+    """What arrives before anybody listens."""
+
+
 class MediaTap:
     """Raw media of one peer connection. aiortc's own RTP senders and receivers never start."""
 
-    def __init__(
-        self,
-        pc: RTCPeerConnection,
-        *,
-        on_rtp: RtpHandler,
-        on_rtcp: RtpHandler,
-        on_tick: TickHandler | None = None,
-        tick_seconds: float = TICK_SECONDS,
-    ) -> None:
-        """`on_tick` is called on every tick, after what has arrived was handled."""
-        self.on_tick = on_tick
+    def __init__(self, pc: RTCPeerConnection, *, tick_seconds: float = TICK_SECONDS) -> None:
         self.tick_seconds = tick_seconds
+        self.on_tick: TickHandler | None = None
+        self._on_rtp: RtpHandler = _ignore
+        self._on_rtcp: RtpHandler = _ignore
         self._pc = pc
-        self._on_rtp = on_rtp
-        self._on_rtcp = on_rtcp
-        self._sockets: dict[int, tuple[socket.socket, Callable[[bytes, Any], None]]] = {}  # by file descriptor; who takes STUN and DTLS
+        self._sockets: dict[int, tuple[socket.socket, OtherHandler]] = {}  # by file descriptor; who takes STUN and DTLS
+        self._ticker: _Ticker | None = None
         self._dtls: Any = None
         self._receive: Any = None  # SRTP sessions, once DTLS is up
         self._send: Any = None
@@ -148,6 +147,10 @@ class MediaTap:
         pc.on("connectionstatechange", self._watch)
         pc.on("signalingstatechange", self._attach)
         self._attach()
+
+    def listen(self, on_rtp: RtpHandler, on_rtcp: RtpHandler, on_tick: TickHandler | None = None) -> None:
+        """Who gets the packets that arrive from now on; `on_tick` is called on every tick, after what has arrived was handled."""
+        self._on_rtp, self._on_rtcp, self.on_tick = on_rtp, on_rtcp, on_tick
 
     async def connected(self, timeout: float) -> None:  # noqa: ASYNC109  # its end is a ConnectionError like the others
         """Wait until media can flow.
@@ -207,22 +210,41 @@ class MediaTap:
 
     def drain_socket(self, number: int) -> None:
         """Read what has arrived at one socket, up to a bound; `number` is its file descriptor."""
+        assert self._ticker
         sock, take_other = self._sockets[number]
-        now = time.monotonic_ns()
-        for _ in range(_DRAIN_LIMIT):
+        batch = self._ticker.batch
+        for _ in range(_DRAIN_LIMIT // COUNT):
             try:
-                data, address = sock.recvfrom(_DATAGRAM_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
+                count = batch.read(sock)
             except OSError:  # ICMP unreachable of an earlier send, or the socket was closed meanwhile
                 if sock.fileno() < 0:
                     self._stop()
                 return
-            first = data[0] if data else 255
+            self._sort(batch, count, take_other)
+            if count < COUNT:
+                return
+
+    def _sort(self, batch: Datagrams, count: int, take_other: OtherHandler) -> None:
+        """RTP, RTCP, and what is neither (RFC 7983)."""
+        view, sizes, unprotector = batch.view, batch.sizes, self._unprotector
+        for number in range(count):
+            size = sizes[number]
+            if size < 2:
+                continue
+            start = number * SIZE
+            first = view[start]
             if 128 <= first <= 191:
-                self._unprotect(data, now)
-            elif first <= _LAST_STUN_BYTE or 20 <= first <= 63:  # DTLS (RFC 7983); nothing else belongs here
-                take_other(data, address)
+                self.packets_received += 1
+                if 64 <= view[start + 1] & 0x7F < 96:  # RTCP (RFC 5761 section 4)
+                    size, handler = unprotector.rtcp(number, size), self._on_rtcp
+                else:
+                    size, handler = unprotector.rtp(number, size), self._on_rtp
+                if size < 0:
+                    self.packets_rejected += 1
+                else:
+                    handler(view[start : start + size].tobytes(), batch.arrivals_ns[number])
+            elif first <= _LAST_STUN_BYTE or 20 <= first <= 63:  # DTLS; nothing else belongs here
+                take_other(view[start : start + size].tobytes(), batch.address(number))
 
     # ---- inside ----
 
@@ -253,6 +275,8 @@ class MediaTap:
     def _take_over(self) -> None:
         self._receive, self._send = self._dtls._rx_srtp, self._dtls._tx_srtp
         loop: Any = asyncio.get_running_loop()
+        ticker = self._ticker = _Ticker.of(loop)
+        self._unprotector = Unprotector(self._receive, ticker.places)
         for protocol in self._dtls.transport._connection._protocols:
             stun = protocol.datagram_received
             transport = protocol.transport
@@ -261,10 +285,11 @@ class MediaTap:
                 loop._remove_reader(sock.fileno())
                 plain = transport._sock
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+                ticker.batch.prepare(plain)
                 self._sockets[plain.fileno()] = plain, stun
             else:  # a relay, or another kind of event loop: datagrams still come one by one
                 protocol.datagram_received = self._sorter(stun)
-        _Ticker.of(loop).add(self, self._sockets)
+        ticker.add(self, self._sockets)
         self._connected.set()
 
     def _sorter(self, stun: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
@@ -302,7 +327,8 @@ class MediaTap:
     def _stop(self) -> None:
         if not self.closed.is_set():
             self.closed.set()
-            _Ticker.of(asyncio.get_running_loop()).remove(self, self._sockets)
+            if self._ticker:
+                self._ticker.remove(self, self._sockets)
             self._sockets.clear()
 
 
@@ -316,6 +342,8 @@ class _Ticker:
         self._taps: set[MediaTap] = set()
         self._owners: dict[int, MediaTap] = {}  # by file descriptor
         self._poll = select.poll()
+        self.batch = datagrams.create()
+        self.places = Places(self.batch.block, SIZE)
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod

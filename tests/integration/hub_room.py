@@ -115,7 +115,8 @@ class Subscriber:
         self.packets: dict[int, list[tuple[Header, bytes]]] = defaultdict(list)  # by payload type
         self.reports: dict[int, list[SenderInfo]] = defaultdict(list)
         self.payload_types: dict[str, int] = {}
-        self.tap = MediaTap(self._pc, on_rtp=self._on_rtp, on_rtcp=self._on_rtcp)
+        self.tap = MediaTap(self._pc)
+        self.tap.listen(self._on_rtp, self._on_rtcp)
         self.resource = ""
 
     async def start(self) -> None:

@@ -29,8 +29,9 @@ class _Pair:
         subscriber, sender = _connection(), _connection()
         for kind in ("video", "audio"):
             subscriber.addTransceiver(kind, direction="recvonly")
-        self.subscriber = MediaTap(subscriber, on_rtp=lambda data, at: self.rtp.append(data), on_rtcp=lambda data, at: None)
-        self.sender = MediaTap(sender, on_rtp=lambda data, at: None, on_rtcp=lambda data, at: self.feedback.append(data))
+        self.subscriber, self.sender = MediaTap(subscriber), MediaTap(sender)
+        self.subscriber.listen(lambda data, at: self.rtp.append(data), lambda data, at: None)
+        self.sender.listen(lambda data, at: None, lambda data, at: self.feedback.append(data))
         await subscriber.setLocalDescription(await subscriber.createOffer())
         await sender.setRemoteDescription(subscriber.localDescription)
         for transceiver in sender.getTransceivers():
@@ -94,7 +95,7 @@ async def test_a_peer_that_never_answers_is_a_connection_error() -> None:
     use_addresses(["127.0.0.1"])
     lonely = _connection()
     lonely.addTransceiver("audio", direction="recvonly")
-    tap = MediaTap(lonely, on_rtp=lambda data, at: None, on_rtcp=lambda data, at: None)
+    tap = MediaTap(lonely)
     await lonely.setLocalDescription(await lonely.createOffer())
     with pytest.raises(ConnectionError):
         await tap.connected(0.2)
