@@ -1,69 +1,19 @@
 """Decoders: every codec, at the right time, and whatever is thrown at them."""
 
-import contextlib
-import os
-from collections.abc import Iterator
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.codec.context import CodecContext
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
 from mixer.audio import Sound
 from recorder.media.decode import RATE, AudioCodec, AudioDecoder, VideoCodec, VideoDecoder
 from recorder.media.pictures import picture_of
+from tests.coded import video_payloads
 
-ENCODERS = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
-LIVE = {
-    "libx264": {"tune": "zerolatency", "preset": "ultrafast"},
-    "libvpx": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
-    "libsvtav1": {"preset": "12", "svtav1-params": "pred-struct=1:rc=2:lookahead=0:lp=1"},
-}
 VIDEO: list[VideoCodec] = ["h264", "vp8", "vp9", "av1"]
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[None]:
-    """As root SVT-AV1 would give the whole process real-time priority 99, and every process started by later tests with it."""
-    user = os.geteuid()
-    os.seteuid(65534 if user == 0 else user)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-def video_payloads(codec: str, width: int = 128, height: int = 72, count: int = 8) -> list[bytes]:
-    """Pictures that grow brighter: luma 40, 60, 80, …"""
-    with unprivileged():
-        payloads = _encoded(codec, width, height, count)
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
-    return payloads
-
-
-def _encoded(codec: str, width: int, height: int, count: int) -> list[bytes]:
-    context = CodecContext.create(ENCODERS[codec], "w")
-    assert isinstance(context, VideoCodecContext)
-    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-    context.time_base, context.framerate = Fraction(1, 15), Fraction(15)
-    context.thread_count = 1
-    context.bit_rate = 500_000
-    context.max_b_frames = 0
-    context.options = LIVE[ENCODERS[codec]]
-    payloads = []
-    for tick in range(count):
-        frame = VideoFrame(width, height, "yuv420p")
-        for plane, value in zip(frame.planes, (40 + 20 * tick, 128, 128), strict=True):
-            plane.update(bytes([value]) * plane.buffer_size)
-        frame.pts, frame.time_base = tick, Fraction(1, 15)
-        payloads += [bytes(packet) for packet in context.encode(frame)]
-    return payloads + [bytes(packet) for packet in context.encode(None)]
 
 
 def brightness(frame: VideoFrame) -> float:
