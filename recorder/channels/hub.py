@@ -20,7 +20,7 @@ from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, VIDEO_ORIENTATION, Media, MediaTap, offer_extension, use_addresses
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, VIDEO_ORIENTATION, offer_codecs, offer_extension, use_addresses, Media, MediaTap
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class HubConnector:
 
     async def join(self) -> None:
         use_addresses(self._place.addresses)
+        offer_codecs()
         offer_extension("video", VIDEO_ORIENTATION)
         deadline = time.monotonic() + CONNECT_SECONDS
         while True:

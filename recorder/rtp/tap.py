@@ -19,9 +19,10 @@ from typing import Any, cast
 
 import aioice.ice
 import pylibsrtp
-from aiortc import RTCPeerConnection, RTCRtpSender
-from aiortc.codecs import HEADER_EXTENSIONS
-from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
+from aiortc import RTCPeerConnection, RTCRtpSender, rtp
+from aiortc.codecs import CODECS, HEADER_EXTENSIONS
+from aiortc.codecs.base import Encoder
+from aiortc.rtcrtpparameters import ParametersDict, RTCRtcpFeedback, RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters
 from aiortc.sdp import SessionDescription
 
 from recorder.frames import Kind
@@ -41,6 +42,11 @@ _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between t
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
 _LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apart (RFC 7983)
+
+_VIDEO_CLOCK_HZ = 90_000
+_MORE_VIDEO: dict[str, ParametersDict] = {"video/VP9": {"profile-id": "0"}, "video/AV1": {}}  # which we can read and aiortc can't
+_PAYLOAD_TYPES = (*range(35, 64), *range(96, 128))  # dynamic ones (RFC 5761 section 4): browsers offer AV1 below 64
+_FEEDBACK = (("nack", None), ("nack", "pli"), ("ccm", "fir"))
 
 RtpHandler = Callable[[bytes, int], None]
 OtherHandler = Callable[[bytes, Any], None]  # a datagram and where it came from
@@ -112,6 +118,31 @@ def offer_extension(kind: Kind, uri: str) -> None:
     if not any(extension.uri == uri for extension in known):
         taken = {extension.id for extensions in HEADER_EXTENSIONS.values() for extension in extensions}
         known.append(RTCRtpHeaderExtensionParameters(id=max(taken) + 1, uri=uri))
+
+
+def offer_codecs() -> None:
+    """Let aiortc negotiate VP9 and AV1 too; process-wide, harmless when repeated."""
+    rtp.DYNAMIC_PAYLOAD_TYPES = _PAYLOAD_TYPES  # type: ignore[assignment]  # aiortc's own is a range, asked only for members
+    known = CODECS["video"]
+    for name, parameters in _MORE_VIDEO.items():
+        if any(codec.mimeType == name for codec in known):
+            continue
+        number = max(codec.payloadType or 0 for codecs in CODECS.values() for codec in codecs) + 1
+        known += [
+            RTCRtpCodecParameters(
+                mimeType=name,
+                clockRate=_VIDEO_CLOCK_HZ,
+                payloadType=number,
+                rtcpFeedback=[RTCRtcpFeedback(type=kind, parameter=parameter) for kind, parameter in _FEEDBACK],
+                parameters=parameters,
+            ),
+            RTCRtpCodecParameters(mimeType="video/rtx", clockRate=_VIDEO_CLOCK_HZ, payloadType=number + 1, parameters={"apt": number}),
+        ]
+
+
+def pack_with(sender: RTCRtpSender, packetiser: Encoder) -> None:
+    """Let an ordinary aiortc sender put encoded media into packets by `packetiser`, because it has none of its own."""
+    sender._RTCRtpSender__encoder = packetiser  # type: ignore[attr-defined]  # aiortc has no public hook
 
 
 def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> None:

@@ -154,10 +154,9 @@ def test_a_picture_that_ends_early_is_told_unless_a_keyframe_heals_it() -> None:
 @pytest.mark.parametrize("flags", [0xC0, 0x00])
 def test_a_picture_without_an_end_is_given_up(flags: int) -> None:
     depacketiser = create("av1")
+    payloads = [counted(FRAME + DELTA + bytes(60_000), flags=flags if number else flags & 0x40) for number in range(100)]
     with pytest.raises(ValueError, match="without an end"):
-        for number in range(100):
-            head = flags if number else flags & 0x40
-            depacketiser.push(counted(FRAME + DELTA + bytes(60_000), flags=head), timestamp=1, marker=False)
+        push_all(depacketiser, payloads, 1)
     assert push_all(depacketiser, [counted(FRAME + DELTA)], 2)
 
 

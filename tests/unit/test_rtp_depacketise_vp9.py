@@ -149,9 +149,9 @@ def test_a_picture_that_ends_early_is_told_unless_a_keyframe_heals_it() -> None:
 
 def test_a_picture_without_an_end_is_given_up() -> None:
     depacketiser = create("vp9")
+    payloads = [b"\x48" + DELTA, *[b"\x40" + bytes(60_000)] * 100]
     with pytest.raises(ValueError, match="without an end"):
-        for number in range(100):
-            depacketiser.push((b"\x48" if number == 0 else b"\x40") + DELTA + bytes(60_000), timestamp=1, marker=False)
+        push_all(depacketiser, payloads, 1)
     assert push_all(depacketiser, [b"\x4c" + DELTA], 2)
 
 

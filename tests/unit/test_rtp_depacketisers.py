@@ -180,9 +180,9 @@ def test_a_picture_that_ends_early_is_told_unless_a_keyframe_heals_it(codec: Cod
 def test_a_picture_without_an_end_is_given_up(codec: Codec, start: bytes, more: bytes) -> None:
     depacketiser = create(codec)
     filler = bytes(60_000)
+    payloads = [start + filler, *[more + filler] * (MAX_UNIT_BYTES // len(filler) + 1)]
     with pytest.raises(ValueError, match="without an end"):
-        for number in range(MAX_UNIT_BYTES // len(filler) + 1):
-            depacketiser.push((start if number == 0 else more) + filler, timestamp=1, marker=False)
+        _feed(depacketiser, payloads, 1)
     assert _feed(depacketiser, [P if codec == "h264" else b"\x10\x01rest"], 2)
 
 
