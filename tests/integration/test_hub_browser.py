@@ -19,7 +19,7 @@ async def browser() -> AsyncIterator[Browser]:
         yield started
 
 
-@pytest.mark.parametrize(("codec", "name"), [("VP8", "vp8"), ("H264", "h264")])
+@pytest.mark.parametrize(("codec", "name"), [("VP8", "vp8"), ("H264", "h264"), ("VP9", "vp9"), ("AV1", "av1")])
 async def test_browser_reaches_a_subscriber(browser: Browser, codec: str, name: str) -> None:
     async with (
         running_hub() as hub,

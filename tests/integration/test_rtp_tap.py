@@ -10,7 +10,7 @@ import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 
 from recorder.rtp import packet as rtp
-from recorder.rtp.tap import MediaTap, use_addresses
+from recorder.rtp.tap import MediaTap, offer_codecs, use_addresses
 
 
 def _connection() -> RTCPeerConnection:
@@ -75,11 +75,12 @@ async def test_every_packet_arrives_in_both_directions() -> None:
 
 
 async def test_what_was_negotiated_is_told() -> None:
+    offer_codecs()
     async with _Pair() as pair:
         video, audio = pair.subscriber.media()
         assert (video.kind, video.direction) == ("video", "recvonly")
         assert (audio.kind, audio.direction) == ("audio", "recvonly")
-        assert {"vp8", "h264", "rtx"} == {codec.name for codec in video.codecs}
+        assert {"vp8", "h264", "vp9", "av1", "rtx"} == {codec.name for codec in video.codecs}
         assert audio.codecs[0].name == "opus"
         assert audio.codecs[0].clock_rate == 48000
         assert video.remote_ssrcs[0] == pair.sender.media()[0].ssrc  # the other is that of retransmissions
