@@ -19,6 +19,7 @@ from typing import Literal, TypeVar, cast
 import av
 import numpy as np
 import numpy.typing as npt
+from av.audio.codeccontext import AudioCodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
@@ -175,7 +176,7 @@ def _encode_opus(samples: npt.NDArray[np.int16]) -> AudioLoop:
 
 def _encode_speech(samples: npt.NDArray[np.int16], codec: AudioCodec) -> AudioLoop:
     name, rate, delay = _SPEECH[codec]
-    encoder = av.CodecContext.create(name, "w")
+    encoder = cast(AudioCodecContext, av.CodecContext.create(name, "w"))
     encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", "s16"
     encoder.time_base = Fraction(1, rate)
     # The loop repeats, so its spectrum is exact: cut there, nothing is delayed and nothing aliases.

@@ -1,5 +1,7 @@
 """AV1 payloads, byte by byte and through an encoder, our packetiser and a decoder."""
 
+from collections.abc import Callable
+
 import pytest
 
 from recorder.media.decode import VideoDecoder
@@ -62,9 +64,9 @@ def test_the_sequence_header_tells_the_size(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("packet", [counted, listed])
-def test_units_of_one_packet(packet: type[bytes]) -> None:
+def test_units_of_one_packet(packet: Callable[..., bytes]) -> None:
     sequence, frame = SEQUENCE + PLAIN, FRAME + KEY + b"data"
-    [unit] = push_all(create("av1"), [packet(sequence, frame, flags=0x08)], 1)  # type: ignore[call-arg]  # functions of the same shape
+    [unit] = push_all(create("av1"), [packet(sequence, frame, flags=0x08)], 1)
     assert unit == AccessUnit(1, sized(sequence) + sized(frame), keyframe=True, width=320, height=180)
 
 

@@ -154,7 +154,8 @@ class _H264:
         self._clear()
         if not kinds & _SLICES:
             return None  # parameter sets alone: kept for the next keyframe
-        first = unit[slice_at + len(START_CODE) : slice_at + len(START_CODE) + 1 + _HEAD_BYTES]
+        slice_at += len(START_CODE)
+        first = bytes(unit[slice_at : slice_at + 1 + _HEAD_BYTES])
         if waiting and not (len(first) > 1 and first[1] & 0x80):  # not macroblock 0: slices before it are missing
             return None
         self._waiting = False
