@@ -9,6 +9,7 @@ import numpy as np
 from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from numpy.random import default_rng  # loaded while it may still be read
 
 ENCODERS = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 LIVE = {
@@ -47,7 +48,7 @@ def _encoded(codec: str, width: int, height: int, count: int, noise: int) -> lis
     context.bit_rate = 4_000_000 if noise else 500_000
     context.max_b_frames = 0
     context.options = LIVE[ENCODERS[codec]]
-    chance = np.random.default_rng(1)
+    chance = default_rng(1)
     payloads = []
     for tick in range(count):
         frame = VideoFrame(width, height, "yuv420p")

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser
 
+from recorder.media.decode import VideoCodec, VideoDecoder
+from recorder.rtp.depacketisers import create
 from recorder.rtp.packet import picture_loss_indication
 from tests.e2e.browser import chromium, needs_chromium, publishing_page, served
 from tests.integration.hub_room import APP, CHANNEL, Roster, Subscriber, running_hub, until
@@ -40,6 +42,30 @@ async def test_browser_reaches_a_subscriber(browser: Browser, codec: str, name: 
         await until(lambda: roster.people[55].audio_muted)
         await page.evaluate("window.stop()")
         await until(lambda: 55 not in roster.people)
+
+
+@pytest.mark.parametrize(("codec", "name", "layers"), [("VP9", "vp9", "L3T3"), ("VP9", "vp9", "L3T3_KEY"), ("AV1", "av1", "L2T2")])
+async def test_all_layers_of_a_browser_are_one_picture(browser: Browser, codec: str, name: VideoCodec, layers: str) -> None:
+    async with (
+        running_hub() as hub,
+        publishing_page(browser, hub=hub, app_id=APP, channel=CHANNEL, uid=55, video=codec, layers=layers),
+        Subscriber(hub, 55) as subscriber,
+    ):
+        await asyncio.sleep(6)  # all layers are sent once there seems to be room for them
+    depacketiser, decoder = create(name), VideoDecoder(name)
+    units = [
+        depacketiser.push(payload, timestamp=header.timestamp, marker=bool(header.marker)) for header, payload in subscriber.of("video")
+    ]
+    whole = [unit for unit in units if unit]
+    first = next(index for index, unit in enumerate(whole) if unit.keyframe)
+    shown = [decoder.decode(unit.payload, index)[-1:] for index, unit in enumerate(whole[first:])]
+    assert decoder.errors == 0
+    assert sum(map(bool, shown)) > 60
+    assert sum(map(bool, shown)) >= len(shown) - 1  # dav1d waits for the next unit
+    ((frame, _),) = shown[-1]
+    assert (frame.width, frame.height) == (640, 360)
+    assert codec == "AV1" or (whole[-1].width, whole[-1].height) == (640, 360)
+    assert codec == "AV1" or whole[-1].payload[-1] & 0xE7 == 0xC2, whole[-1].payload[-1]  # the index of a superframe of three
 
 
 async def test_a_page_that_cannot_publish_says_why(browser: Browser) -> None:

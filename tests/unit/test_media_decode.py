@@ -188,6 +188,23 @@ def test_both_channels_of_opus_arrive_and_are_averaged() -> None:
     assert levels[1] == pytest.approx([0.375], abs=0.03)
 
 
+@pytest.mark.parametrize("rest", [b"", b"\0"])
+@pytest.mark.parametrize("options", [NARROWBAND, CELT])
+def test_opus_keeps_time_in_discontinuous_transmission(options: dict[str, str], rest: bytes) -> None:
+    payloads = audio_payloads("opus", tone(RATE, RATE), RATE, options)
+    absent = payloads[20][:1] + rest  # RFC 6716 section 3.1: the table of contents, and nothing or next to nothing
+    decoder = AudioDecoder("opus", 1)
+    sent = [*payloads[:20], *[absent] * 10, *payloads[20:40]]
+    decoded = [(number, decoder.decode(payload, number * 20_000_000)) for number, payload in enumerate(sent)]
+    assert decoder.errors == 0
+    for number, [(sound, time_ns)] in decoded[1:]:
+        assert sound.shape[1] == 960
+        assert abs(time_ns - number * 20_000_000) < 10_000_000
+        assert np.abs(sound).max() > 0.1 or 19 < number < 32
+    quiet = [sound for number, [(sound, _)] in decoded if 22 < number < 30]
+    assert max(float(np.abs(sound).max()) for sound in quiet) < 0.1
+
+
 @pytest.mark.parametrize("codec", RATES)
 def test_broken_sound_is_never_louder_than_full_scale(codec: AudioCodec) -> None:
     rng = np.random.default_rng(5)
