@@ -49,8 +49,12 @@ class Seen:
 
     @property
     def backward_steps(self) -> int:
-        """Pictures that are older than the one before them."""
-        return sum(_wrapped(later - earlier - (at - before)) < -0.25 and _wrapped(later - earlier) < 0 for (before, earlier), (at, later) in pairwise(self.pictures))
+        """Pictures that are older than the one before them; of more than half a period nothing can be said."""
+        return sum(
+            _wrapped(content - before) < 0
+            for (earlier, before), (at, content) in pairwise(self.pictures)
+            if at - earlier < _PERIOD_SECONDS / 4
+        )
 
     def shift_between(self, early: tuple[float, float], late: tuple[float, float]) -> float:
         """How much later (positive) the content is shown in the span `late` than it was in `early`."""

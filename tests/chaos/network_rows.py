@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,11 @@ async def loss(folder: Path, measured: Measured, *, seed: int, leg: Leg, percent
         recording = await room.finish()
         counters = room.network.counters()
     seen = recording.seen[UID]
-    measured |= seen.figures() | {"lost": counters.lost, "packets": counters.taken, "expected_seconds": round(recording.expected_seconds, 3)}
+    measured |= seen.figures() | {
+        "lost": counters.lost,
+        "packets": counters.taken,
+        "expected_seconds": round(recording.expected_seconds, 3),
+    }
     check_whole(recording)
     assert counters.lost >= 0.5 * chance * counters.taken
     assert seen.frozen_seconds <= GAP_SECONDS[percent]
@@ -110,7 +115,7 @@ async def disorder(folder: Path, measured: Measured, *, seed: int, leg: Leg, med
     measured |= seen.figures() | {"reordered": counters.reordered, "duplicated": counters.duplicated, "replayed": counters.replayed}
     assert seen.frozen == ()
     assert seen.silent == ()
-    assert [round(b - a) for a, b in zip(seen.beeps, seen.beeps[1:], strict=False)] == [1] * (len(seen.beeps) - 1)  # noqa: RUF007
+    assert all(round(later - earlier) == 1 for earlier, later in pairwise(seen.beeps))
     assert seen.offset_p95 <= _SYNC_SECONDS
 
 
