@@ -20,7 +20,7 @@ from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, VIDEO_ORIENTATION, offer_codecs, offer_extension, use_addresses, Media, MediaTap
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, VIDEO_ORIENTATION, Media, MediaTap, offer_codecs, offer_extension, use_addresses
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)

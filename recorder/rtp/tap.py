@@ -15,9 +15,10 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import aioice.ice
+import aioice.stun
 import pylibsrtp
 from aiortc import RTCPeerConnection, RTCRtpSender, rtp
 from aiortc.codecs import CODECS, HEADER_EXTENSIONS
@@ -41,6 +42,7 @@ WAITING_TICK_SECONDS = 0.02  # … but while one is missing it shall soon be ask
 _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
+_MOVE_RETRIES = 3
 _LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apart (RFC 7983)
 
 _VIDEO_CLOCK_HZ = 90_000
@@ -64,8 +66,10 @@ def _guard_sockets() -> None:
     def datagram_received(self: Any, data: bytes, addr: Any) -> None:
         if not data:
             return
-        if data[0] > _LAST_STUN_BYTE and all(pair.remote_addr != addr[:2] for pair in self.receiver._check_list):
-            return
+        if data[0] > _LAST_STUN_BYTE:
+            connection = self.receiver
+            if all(pair.remote_addr != addr[:2] for pair in (*connection._nominated.values(), *connection._check_list)):
+                return
         with contextlib.suppress(struct.error):
             take(self, data, addr)
 
@@ -150,6 +154,14 @@ def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> N
     sender._send_keyframe = callback  # type: ignore[method-assign]  # aiortc has no public hook
 
 
+class _Socket(NamedTuple):
+    """One socket of an ICE connection that is read here."""
+
+    sock: socket.socket
+    protocol: Any  # aioice's
+    take_other: OtherHandler  # its STUN and DTLS
+
+
 def _ignore(packet: bytes, arrival_ns: int) -> None:
     """What arrives before anybody listens."""
 
@@ -163,8 +175,9 @@ class MediaTap:
         self._on_rtp: RtpHandler = _ignore
         self._on_rtcp: RtpHandler = _ignore
         self._pc = pc
-        self._sockets: dict[int, tuple[socket.socket, OtherHandler]] = {}  # by file descriptor; who takes STUN and DTLS
+        self._sockets: dict[int, _Socket] = {}  # by file descriptor
         self._ticker: _Ticker | None = None
+        self._moving: asyncio.Task[None] | None = None
         self._dtls: Any = None
         self._receive: Any = None  # SRTP sessions, once DTLS is up
         self._send: Any = None
@@ -242,20 +255,20 @@ class MediaTap:
     def drain_socket(self, number: int) -> None:
         """Read what has arrived at one socket, up to a bound; `number` is its file descriptor."""
         assert self._ticker
-        sock, take_other = self._sockets[number]
+        source = self._sockets[number]
         batch = self._ticker.batch
         for _ in range(_DRAIN_LIMIT // COUNT):
             try:
-                count = batch.read(sock)
+                count = batch.read(source.sock)
             except OSError:  # ICMP unreachable of an earlier send, or the socket was closed meanwhile
-                if sock.fileno() < 0:
+                if source.sock.fileno() < 0:
                     self._stop()
                 return
-            self._sort(batch, count, take_other)
+            self._sort(batch, count, source)
             if count < COUNT:
                 return
 
-    def _sort(self, batch: Datagrams, count: int, take_other: OtherHandler) -> None:
+    def _sort(self, batch: Datagrams, count: int, source: _Socket) -> None:
         """RTP, RTCP, and what is neither (RFC 7983)."""
         view, sizes, unprotector = batch.view, batch.sizes, self._unprotector
         for number in range(count):
@@ -268,6 +281,8 @@ class MediaTap:
                 self.packets_received += 1
                 if 64 <= view[start + 1] & 0x7F < 96:  # RTCP (RFC 5761 section 4)
                     size, handler = unprotector.rtcp(number, size), self._on_rtcp
+                    if size >= 0:
+                        self._follow(source.protocol, batch.address(number))
                 else:
                     size, handler = unprotector.rtp(number, size), self._on_rtp
                 if size < 0:
@@ -275,7 +290,7 @@ class MediaTap:
                 else:
                     handler(view[start : start + size].tobytes(), batch.arrivals_ns[number])
             elif first <= _LAST_STUN_BYTE or 20 <= first <= 63:  # DTLS; nothing else belongs here
-                take_other(view[start : start + size].tobytes(), batch.address(number))
+                source.take_other(view[start : start + size].tobytes(), batch.address(number))
 
     # ---- inside ----
 
@@ -317,32 +332,58 @@ class MediaTap:
                 plain = transport._sock
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
                 ticker.batch.prepare(plain)
-                self._sockets[plain.fileno()] = plain, stun
+                self._sockets[plain.fileno()] = _Socket(plain, protocol, stun)
             else:  # a relay, or another kind of event loop: datagrams still come one by one
-                protocol.datagram_received = self._sorter(stun)
+                protocol.datagram_received = self._sorter(protocol, stun)
         ticker.add(self, self._sockets)
         self._connected.set()
 
-    def _sorter(self, stun: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
+    def _sorter(self, protocol: Any, stun: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
         def datagram_received(data: bytes, address: Any) -> None:
             if data and 128 <= data[0] <= 191:
-                self._unprotect(data, time.monotonic_ns())
+                self._unprotect(data, time.monotonic_ns(), protocol, address)
             else:
                 stun(data, address)
 
         return datagram_received
 
-    def _unprotect(self, data: bytes, arrival_ns: int) -> None:
+    def _unprotect(self, data: bytes, arrival_ns: int, protocol: Any, address: Any) -> None:
         self.packets_received += 1
         try:
             if is_rtcp(data):
                 plain, handler = self._receive.unprotect_rtcp(data), self._on_rtcp
+                self._follow(protocol, address)
             else:
                 plain, handler = self._receive.unprotect(data), self._on_rtp
         except (pylibsrtp.Error, ValueError):  # ValueError: longer than libsrtp's buffer
             self.packets_rejected += 1
             return
         handler(plain, arrival_ns)
+
+    def _follow(self, protocol: Any, address: Any) -> None:
+        """Notice that the peer sends from elsewhere, as it does when a NAT forgets it; `address` is that of a genuine RTCP packet."""
+        pair = self._dtls.transport._connection._nominated.get(1)
+        if pair and self._moving is None and pair.protocol is protocol and pair.remote_addr != address[:2]:  # IPv6 has four parts
+            self._moving = asyncio.create_task(self._move(protocol, address[:2]))
+            self._moving.add_done_callback(self._moved)
+
+    async def _move(self, protocol: Any, address: tuple[str, int]) -> None:
+        """Send to another address from now on, if it answers a check: genuine packets may be replayed from anywhere."""
+        connection = self._dtls.transport._connection
+        candidate = aioice.Candidate("moved", component=1, transport="udp", priority=0, host=address[0], port=address[1], type="prflx")
+        pair = aioice.ice.CandidatePair(protocol, candidate)
+        with contextlib.suppress(aioice.stun.TransactionError):
+            request = connection.build_request(pair, nominate=False)
+            key = connection.remote_password.encode()
+            _, answered = await protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=_MOVE_RETRIES)
+            if answered[:2] == address:
+                connection._nominated[1] = pair
+                log.info("the peer moved to another address")
+
+    def _moved(self, task: asyncio.Task[None]) -> None:
+        self._moving = None
+        if not task.cancelled() and (error := task.exception()):
+            log.error("the peer's new address could not be checked", exc_info=error)
 
     def _transmit(self, packet: bytes, *, rtcp: bool) -> None:
         pair = self._dtls.transport._connection._nominated.get(1) if self._send else None
@@ -361,6 +402,8 @@ class MediaTap:
             if self._ticker:
                 self._ticker.remove(self, self._sockets)
             self._sockets.clear()
+            if self._moving:
+                self._moving.cancel()
 
 
 class _Ticker:

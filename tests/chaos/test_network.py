@@ -72,5 +72,5 @@ async def test_long_blackout(tmp_path: Path, measured: Measured) -> None:
 @pytest.mark.row("N10")
 @pytest.mark.parametrize(("leg", "gone"), [("recorder", False), ("recorder", True), ("publisher", False)])
 async def test_path_change(tmp_path: Path, measured: Measured, leg: Leg, gone: bool) -> None:
-    await rows.path_change(tmp_path, measured, seed=1, leg=leg, gone=gone)
+    await rows.path_change(tmp_path, measured, seed=1, leg=leg, gone=gone, after=45)  # longer than ICE consent
     assert measured["new_sessions"] >= gone

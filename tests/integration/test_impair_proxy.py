@@ -7,6 +7,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from recorder.rtp.packet import picture_loss_indication
 from tests.impair.impairment import Conditions
 from tests.impair.proxy import ImpairedHub
 from tests.integration.hub_room import Roster, Subscriber, running_hub, until, whip_path
@@ -84,3 +85,20 @@ async def test_signalling_passes_as_it_is(hub: str) -> None:
                 async with roster.watching(network.url, 900):
                     pass
             assert refused.value.response.status_code == 409
+
+
+async def test_hub_follows_a_peer_whose_address_changes(hub: str) -> None:
+    async with ImpairedHub(hub, seed=1).running() as network, RawPublisher().publishing(network.url, 5) as publisher:
+        publisher.send(1)
+        async with Subscriber(network.url, 5, ("video",)) as subscriber:
+            await until(lambda: publisher.keyframe_requests > 0)
+            for relay in network.relays:
+                relay.move()
+            ssrc = subscriber.tap.media()[0].remote_ssrcs[0]
+            asked, sequence = publisher.keyframe_requests, 1
+            async with asyncio.timeout(5):
+                while publisher.keyframe_requests == asked or not subscriber.of("video"):
+                    for tap in (publisher.tap, subscriber.tap):  # the hub learns of a new address by the reports that come from it
+                        tap.send_rtcp(picture_loss_indication(1, ssrc))
+                    publisher.send(sequence := sequence + 1)
+                    await asyncio.sleep(0.1)
