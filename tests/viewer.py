@@ -15,6 +15,7 @@ from recorder.tools import measure
 from recorder.tools.content import SAMPLE_RATE, tone_hz
 
 NOTICED_SECONDS = 0.1  # a picture that stands still, or silence, for less is no gap: grids of frame rates give it without any loss
+_EDGE_SECONDS = 0.3  # nor is what was still on its way when the recording was stopped, or not yet there when it began
 _PERIOD_SECONDS = 8.0  # of the content
 _WINDOW_SECONDS = 0.02
 _SILENCE = 2e-4  # of full scale: the content's noise is ten times as loud
@@ -110,7 +111,7 @@ def watch(path: Path, people: Iterable[tuple[int, measure.Rect | None]], *, fps:
             pictures=pictures,
             unreadable=sum(counter is None for _, counter in seen),
             frozen=_freezes(pictures, end - start, fps),
-            silent=tuple(Gap(gap.start - start, gap.seconds) for gap in silent),
+            silent=_inner((Gap(gap.start - start, gap.seconds) for gap in silent), end - start),
             offsets=tuple(measure.offsets(flashes, beeps)),
             beeps=tuple(beep - start for beep in beeps),
         )
@@ -125,7 +126,16 @@ def _freezes(pictures: Iterable[tuple[float, float]], length: float, fps: int) -
             fresh.append(at)
             last = content
     fresh.append(length)
-    return tuple(Gap(a, b - a - 1 / fps) for a, b in pairwise(fresh) if b - a - 1 / fps >= NOTICED_SECONDS)
+    return _inner((Gap(a, b - a - 1 / fps) for a, b in pairwise(fresh) if b - a - 1 / fps >= NOTICED_SECONDS), length)
+
+
+def _inner(gaps: Iterable[Gap], length: float) -> tuple[Gap, ...]:
+    """Without short ones at the very edges."""
+    return tuple(
+        gap
+        for gap in gaps
+        if gap.seconds > _EDGE_SECONDS or (gap.start > _EDGE_SECONDS and gap.start + gap.seconds < length - NOTICED_SECONDS)
+    )
 
 
 def _silence(samples: measure.Samples, start: float) -> tuple[Gap, ...]:

@@ -68,7 +68,7 @@ class LiveRoom:
 async def live_room(
     folder: Path,
     *,
-    leg: Leg,
+    leg: Leg | None,
     seed: int,
     uids: tuple[int, ...] = (UID,),
     live: bool = True,
@@ -77,7 +77,7 @@ async def live_room(
 ) -> AsyncIterator[LiveRoom]:
     """From when the recording's first file is open.
 
-    `live`: publishers encode while they send, and make keyframes only when they are asked for one.
+    `leg` None: all of the network is good. `live`: publishers encode while they send, and make keyframes only when they are asked for one.
     """
     print(f"seed {seed}")
     at = settings(folder, slice_seconds=4)

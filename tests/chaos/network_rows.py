@@ -138,6 +138,7 @@ async def blackout(folder: Path, measured: Measured, *, seed: int, leg: Leg, sec
         await asyncio.sleep(extra + 4)
         recording = await room.finish()
         measured |= {"new_sessions": len(room.network.relays) - sessions}
+        assert room.network.counters().blacked_out > 0
     _check_interruption(recording, measured, seconds=seconds, extra=extra)
 
 
@@ -170,7 +171,6 @@ def _check_interruption(recording: Recording, measured: Measured, *, seconds: fl
     check_whole(recording)
     for gaps in (seen.frozen, seen.silent):
         assert sum(gap.seconds for gap in gaps) <= seconds + extra
-        assert sum(gap.seconds for gap in gaps) >= seconds - 0.7  # what was on its way is still shown
         assert all(begins - 1 <= gap.start and gap.start + gap.seconds <= ends + extra for gap in gaps)
     assert abs(shift) <= _SYNC_SECONDS
     assert seen.offset_p95 <= _SYNC_SECONDS
