@@ -32,9 +32,9 @@ async def test_n7_n8_blackout(tmp_path: Path) -> None:
 
 async def test_n9_blackout_long_enough_for_a_new_session(tmp_path: Path) -> None:
     measured: dict[str, Any] = {}
-    await rows.blackout(tmp_path, measured, seed=1, leg="recorder", seconds=8, extra=5)
+    await rows.blackout(tmp_path, measured, seed=1, leg="recorder", seconds=6.5, extra=5)
     assert measured["new_sessions"] >= 1
 
 
 async def test_n10_path_change(tmp_path: Path) -> None:
-    await rows.path_change(tmp_path, {}, seed=1, leg="recorder", gone=True)
+    await rows.path_change(tmp_path, {}, seed=1, leg="recorder", gone=True, after=9)
