@@ -16,7 +16,7 @@ SEED = 20
 
 
 def _ports(pair: _Pair) -> list[int]:
-    return [sock.getsockname()[1] for sock, _ in pair.subscriber._sockets.values()]
+    return [source.sock.getsockname()[1] for source in pair.subscriber._sockets.values()]
 
 
 def _hostile(number: int, dice: random.Random) -> bytes:

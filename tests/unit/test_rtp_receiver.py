@@ -129,9 +129,9 @@ def test_late_packets_of_a_replaced_source_do_not_bring_it_back() -> None:
 def test_another_codec_takes_over_in_order() -> None:
     """A payload type that changes in mid-stream, its first packets overtaken: no packet is lost, and it does not flap."""
     session = Session()
-    sps, idr = bytes.fromhex("6742c01f9a7402802dc80880000003008000000f078c1950"), b"\x65idr"
+    sps, idr = bytes.fromhex("6742c01f9a7402802dc80880000003008000000f078c1950"), bytes.fromhex("658884")
     session.video(1, 0, key=True)
-    for sequence, payload in ((4, b"\x41inter"), (3, b"\x18" + b"".join(len(n).to_bytes(2, "big") + n for n in (sps, b"\x68pps", idr)))):
+    for sequence, payload in ((4, bytes.fromhex("419a24")), (3, b"\x18" + b"".join(len(n).to_bytes(2, "big") + n for n in (sps, bytes.fromhex("68ce3c80"), idr)))):
         session.other(sequence, 70, payload, kind=H264)
     session.video(2, 75)
     assert [(frame.codec, frame.keyframe) for frame in session.frames] == [("vp8", True), ("vp8", False), ("h264", True), ("h264", False)]
