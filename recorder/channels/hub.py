@@ -263,7 +263,8 @@ class HubConnector:
             if codec.name in depacketisers.CODECS
         }
         repeats = {c.payload_type: int(c.fmtp["apt"]) for m in media for c in m.codecs if c.name == "rtx" and "apt" in c.fmtp}
-        return SessionReceiver(
+        create = self._place.capture.receiver if self._place.capture else SessionReceiver
+        return create(
             uid,
             routes=routes,
             retransmissions=repeats,
