@@ -31,12 +31,12 @@ class Turns:
             return
         sequence, _, ssrc = _NUMBERS.unpack_from(data, 2)
         payload_type = data[1] & 0x7F
-        highest = self._highest.get(ssrc, sequence)
-        extended = highest + ((sequence - highest + 0x8000) & 0xFFFF) - 0x8000
-        self._lowest[ssrc] = min(self._lowest.get(ssrc, extended), extended)
-        self._highest[ssrc] = max(highest, extended)
+        self._count(ssrc, sequence)
         self._payload_types[ssrc] = payload_type
         self._sources[payload_type] = ssrc
+        place = self._repeated(data, payload_type)
+        if place:  # the last packet of a turn may have come in no other way
+            self._count(place[0], int.from_bytes(data[place[1] : place[1] + 2], "big"))
 
     def later(self, data: bytes, turn: int, moved_ns: int, *, rtcp: bool) -> bytes:
         """A packet in turn 1, 2, …, which comes `moved_ns` later than in turn 0."""
@@ -51,17 +51,28 @@ class Turns:
         sequence = (sequence + turn * self._length(ssrc)) & 0xFFFF
         timestamp = (timestamp + turn * self._ticks.get(payload_type, 0)) & 0xFFFFFFFF
         moved = data[:2] + _NUMBERS.pack(sequence, timestamp, ssrc) + data[12:]
-        return self._repetition(moved, payload_type, turn) if payload_type in self._repeats else moved
+        place = self._repeated(moved, payload_type)
+        if not place:
+            return moved
+        source, start = place
+        original = int.from_bytes(moved[start : start + 2], "big") + turn * self._length(source)
+        return moved[:start] + (original & 0xFFFF).to_bytes(2, "big") + moved[start + 2 :]
 
-    def _repetition(self, data: bytes, payload_type: int, turn: int) -> bytes:
-        """The sequence number of what is sent again stands in front of the payload (RFC 4588 section 4)."""
+    def _repeated(self, data: bytes, payload_type: int) -> tuple[int, int] | None:
+        """Of a retransmission, the SSRC it repeats a packet of, and where the number of that packet stands (RFC 4588 section 4)."""
+        if payload_type not in self._repeats:
+            return None
         header = rtp.parse_header(data)
         source = self._sources.get(self._repeats[payload_type])
-        if header is None or source is None or header.payload_end - header.payload_offset < 2:
-            return data
-        start = header.payload_offset
-        original = int.from_bytes(data[start : start + 2], "big") + turn * self._length(source)
-        return data[:start] + (original & 0xFFFF).to_bytes(2, "big") + data[start + 2 :]
+        if header is None or source is None or header.payload_end - header.payload_offset < 2:  # padding
+            return None
+        return source, header.payload_offset
+
+    def _count(self, ssrc: int, sequence: int) -> None:
+        highest = self._highest.get(ssrc, sequence)
+        extended = highest + ((sequence - highest + 0x8000) & 0xFFFF) - 0x8000
+        self._lowest[ssrc] = min(self._lowest.get(ssrc, extended), extended)
+        self._highest[ssrc] = max(highest, extended)
 
     def _report(self, data: bytes, turn: int, moved_ns: int) -> bytes:
         """A compound packet with the sender report it begins with (RFC 3550 section 6.1) moved."""
