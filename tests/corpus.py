@@ -318,7 +318,8 @@ def received(sent: list[Sent], network: Network, seed: int) -> list[rtpdump.Arri
 def write(scenario: Scenario, folder: Path) -> Capture:
     """Make the capture of a scenario in a new folder."""
     folder.mkdir(parents=True)
-    sessions, happenings = [], []
+    sessions: list[Session] = []
+    happenings: list[Happening] = []
     for number, sender in enumerate(scenario.senders):
         tracks: list[Kind] = [*(["video"] if sender.pictures else []), *(["audio"] if sender.audio else [])]  # type: ignore[list-item]
         arrivals: list[rtpdump.Arrival] = []

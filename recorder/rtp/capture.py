@@ -7,7 +7,7 @@ media itself is there, decrypted.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,7 +16,6 @@ from recorder.rtp import rtpdump
 from recorder.rtp.receiver import Route
 from recorder.spec import Canvas, Layout, Mode, RecordingSpec, Subscription
 
-VERSION = 1
 DESCRIPTION = "session.json"
 
 # What a replayed recording is called instead of its own names.
@@ -66,7 +65,7 @@ class Essentials(_Part):
     mp4: bool = False
 
     @classmethod
-    def of(cls, spec: RecordingSpec) -> Self:
+    def of(cls, spec: RecordingSpec) -> "Essentials":
         known = {name: getattr(spec, name) for name in cls.model_fields}
         no_urls = {"background_image": None, "default_user_background_image": None, "user_backgrounds": ()}
         return cls.model_construct(**known | {"layout": spec.layout.model_copy(update=no_urls)})
@@ -79,7 +78,7 @@ class Essentials(_Part):
 class Description(_Part):
     """The contents of `session.json`."""
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     zero_utc_ns: int  # Unix time of the timeline's zero
     jitter_ms: int = 500
     period_ns: int | None = None  # after it the capture goes on with its own beginning: senders play a loop of this length
@@ -125,7 +124,7 @@ def load(folder: Path) -> Capture:
     except OSError as error:
         raise CaptureError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
-        raise CaptureError(f"{path} describes no capture of version {VERSION}") from error
+        raise CaptureError(f"{path} describes no capture of a version that is known") from error
     if any(Path(session.file).name != session.file for session in description.sessions):
         raise CaptureError(f"{path} names files outside its folder")
     return Capture(folder, description)
