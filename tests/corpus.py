@@ -81,6 +81,7 @@ class Sender:
     leap: tuple[float, float] | None = None  # (when, seconds): the timestamps jump
     back_at: float | None = None  # the next timestamp is one tick less than the one before
     reports: Reports = "right"
+    video_delay_ms: int = 0  # by how much longer the pictures are on their way than the sound
     padding_every: float | None = None  # seconds: a packet of nothing but padding, with a timestamp of its own
 
 
@@ -114,8 +115,8 @@ SCENARIOS = (
     Scenario("h264", "N18", (Sender(pictures=(Picture(codec="h264"),)),)),
     Scenario("loss_repaired", "N1", network=Network(loss=0.05, repaired=True)),
     Scenario("loss_burst_repaired", "N2", network=Network(loss=0.1, burst=6, repaired=True)),
-    Scenario("loss", "N3", network=Network(loss=0.002, seed=5)),
-    Scenario("loss_burst", "N3", network=Network(loss=0.01, burst=12, seed=2)),
+    Scenario("loss", "N3", network=Network(loss=0.002, seed=7)),
+    Scenario("loss_burst", "N3", network=Network(loss=0.03, burst=12, seed=7)),
     Scenario("reorder", "N5", network=Network(overtaken=0.1, jitter_ms=15)),
     Scenario("wrap", "N13", (Sender(first_sequence=0xFFFF - 60, first_timestamp=0xFFFFFFFF - 120_000),)),
     Scenario("jump_5_hours", "N14", (Sender(leap=(4.0, 5 * 3600)),)),
@@ -128,6 +129,7 @@ SCENARIOS = (
     Scenario("dtx", "N19", (Sender(silent=(2.5, 5.5)),)),
     Scenario("drift_fast", "N21", (Sender(audio_ppm=100, video_ppm=100, wall_ppm=100),)),
     Scenario("drift_apart", "N21", (Sender(audio_ppm=100, video_ppm=-100),)),
+    Scenario("video_late", "N22", (Sender(video_delay_ms=80),)),
     Scenario("reports_missing", "N22", (Sender(reports="none"),)),
     Scenario("reports_wrong", "N22", (Sender(reports="wrong"),)),
     Scenario("reports_step", "T6", (Sender(reports="step"),)),
@@ -187,6 +189,7 @@ class _Stream:
         self.sender = sender
         self.rate = 48000 if kind == "audio" else 90000
         self.ppm = sender.audio_ppm if kind == "audio" else sender.video_ppm
+        self.delay_ns = sender.video_delay_ms * MS if kind == "video" else 0
         self.wrong = sender.reports == "wrong" and kind == "video"
         self._ssrc = sender.uid * 16 + (8 if kind == "video" else 0)
         self._restarts = list(sender.restarts)
@@ -219,12 +222,13 @@ class _Stream:
         """One frame; its packets leave a tenth of a millisecond after each other."""
         for number, payload in enumerate(payloads):
             last = number == len(payloads) - 1
-            at_ns = self.wall_ns(media_s) + number * MS // 10
+            at_ns = self.wall_ns(media_s) + self.delay_ns + number * MS // 10
             yield Sent(at_ns, payload_type, self.sequence, self.timestamp(media_s), self._ssrc, last, payload, rotation if last else None)
             self.sequence += 1
         if self.sender.padding_every and media_s >= self._pads * self.sender.padding_every:
             self._pads += 1
-            yield Sent(self.wall_ns(media_s) + 5 * MS, payload_type, self.sequence, self.timestamp(media_s) + 7, self._ssrc, padding=True)
+            at_ns = self.wall_ns(media_s) + self.delay_ns + 5 * MS
+            yield Sent(at_ns, payload_type, self.sequence, self.timestamp(media_s) + 7, self._ssrc, padding=True)
             self.sequence += 1
 
     def wall_ns(self, media_s: float) -> int:
@@ -237,7 +241,7 @@ class _Stream:
         ntp = (ntp_ns // SECOND + 2_208_988_800 << 32) + (ntp_ns % SECOND << 32) // SECOND
         timestamp = self.timestamp(wall_s * (1 + self.ppm / 1e6)) + (12_345 * int(wall_s) if self.wrong else 0)
         data = struct.pack("!BBHIQIII", 0x80, SR, 6, self._ssrc & 0xFFFFFFFF, ntp, timestamp & 0xFFFFFFFF, 1, 1)
-        return Sent(round(wall_s * SECOND), report=data)
+        return Sent(round(wall_s * SECOND) + self.delay_ns, report=data)
 
 
 def sent_by(sender: Sender, kind: Kind, seconds: float) -> Iterator[Sent]:
