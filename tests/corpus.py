@@ -147,6 +147,9 @@ def nine(*, seconds: float = 32.0, people: int = 9, video: bool = True) -> Scena
     return Scenario("nine", "", senders, seconds=seconds, canvas=canvas, looped=True)
 
 
+FOR_BENCHES = (nine(), replace(nine(people=17), name="seventeen"), replace(nine(people=3, video=False), name="three_speakers"))
+
+
 # ---- from senders to packets --------------------------------------------------------------------------------------
 
 
@@ -380,8 +383,8 @@ def audio_loop(uid: int) -> AudioLoop:
 
 def main() -> None:
     if len(sys.argv) < 2:
-        sys.exit("usage: python -m tests.corpus OUT [NAME …]; names: nine, seventeen, " + ", ".join(s.name for s in SCENARIOS))
-    known = {scenario.name: scenario for scenario in (*SCENARIOS, nine(), replace(nine(people=17), name="seventeen"))}
+        sys.exit("usage: python -m tests.corpus OUT [NAME …]; names: " + ", ".join(s.name for s in (*SCENARIOS, *FOR_BENCHES)))
+    known = {scenario.name: scenario for scenario in (*SCENARIOS, *FOR_BENCHES)}
     for name in sys.argv[2:] or [scenario.name for scenario in SCENARIOS]:
         if name not in known:
             sys.exit(f"no scenario is called {name}")

@@ -5,6 +5,7 @@ The event loop only queues; files are written by a thread of its own, so that a 
 
 import logging
 import os
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -144,7 +145,7 @@ class CaptureWriter:
                 if self._changed:
                     self._changed = False
                     self._describe()
-        except OSError as error:
+        except (OSError, struct.error) as error:  # struct.error: a recording of more than 49 days
             self._over = True
             self._waiting.clear()
             log.warning("capture ended, it cannot be written; the recording goes on", extra={"error": str(error)})

