@@ -27,7 +27,8 @@ from recorder.settings import Settings
 from recorder.spec import Canvas, Layout, RecordingSpec, Subscription, UidRule, UserBackground
 from recorder.tools import measure
 from recorder.tools.replay import replay
-from tests.corpus import Network, Picture, Scenario, Sender, nine, write
+from tests.corpus import Scenario, nine, write
+from tests.corpus_senders import Network, Picture, Sender
 from tests.live import TestedWorker, hub, publisher, settings
 from tests.watching import SECOND, play, watch
 

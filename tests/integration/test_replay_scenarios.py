@@ -8,7 +8,8 @@ import pytest
 
 from recorder.tools import measure
 from recorder.tools.replay import replay
-from tests.corpus import DELAY_NS, SCENARIOS, Network, Picture, Scenario, Sender, write
+from tests.corpus import SCENARIOS, Scenario, write
+from tests.corpus_senders import DELAY_NS, Network, Picture, Sender
 from tests.watching import SECOND, play, watch
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
