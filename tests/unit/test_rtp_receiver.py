@@ -131,7 +131,10 @@ def test_another_codec_takes_over_in_order() -> None:
     session = Session()
     sps, idr = bytes.fromhex("6742c01f9a7402802dc80880000003008000000f078c1950"), bytes.fromhex("658884")
     session.video(1, 0, key=True)
-    for sequence, payload in ((4, bytes.fromhex("419a24")), (3, b"\x18" + b"".join(len(n).to_bytes(2, "big") + n for n in (sps, bytes.fromhex("68ce3c80"), idr)))):
+    for sequence, payload in (
+        (4, bytes.fromhex("419a24")),
+        (3, b"\x18" + b"".join(len(n).to_bytes(2, "big") + n for n in (sps, bytes.fromhex("68ce3c80"), idr))),
+    ):
         session.other(sequence, 70, payload, kind=H264)
     session.video(2, 75)
     assert [(frame.codec, frame.keyframe) for frame in session.frames] == [("vp8", True), ("vp8", False), ("h264", True), ("h264", False)]
