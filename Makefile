@@ -67,7 +67,7 @@ fuzz soak: $(DEV)
 
 # One line of help each; the rule above does the work.
 fuzz: ## fuzzing in tests/fuzz (says so while there is none)
-soak: ## long runs in tests/soak (says so while there is none)
+soak: ## long runs in tests/soak, figures in build/soak.json (SOAK_CYCLES=200 SOAK_MINUTES=30)
 
 lock: $(DEV) ## resolve the dependencies of pyproject.toml again into the two lock files
 	@$(PIP_COMPILE) --upgrade --output-file requirements.txt
