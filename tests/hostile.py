@@ -53,15 +53,18 @@ class Attack:
     def run(self, count: int) -> None:
         """Send so many packets, RTCP among them, with ticks in between."""
         dice = self._dice
+        intensity = 0.0
         for number in range(count):
             self._now_ns += dice.choice((0, 0, MS, 20 * MS))
+            if number % 250 == 0:
+                intensity = dice.choice((0.003, 0.05, 0.5))  # the harder, the less of what is broken gets past the headers
             if number % 16 == 0:
                 self.receiver.control(self._mutated(self._report()), self._now_ns)
             data = self._packet()
             self._recent = [*self._recent[-15:], data]
-            if dice.random() < 0.05:
+            if dice.random() < intensity / 4:
                 data = dice.choice(self._recent)  # again, or late
-            self.receiver.packet(self._mutated(data) if dice.random() < 0.5 else data, self._now_ns)
+            self.receiver.packet(self._mutated(data) if dice.random() < intensity else data, self._now_ns)
             if number % 8 == 0:
                 self.receiver.tick(self._now_ns)
         self.receiver.flush()
@@ -81,7 +84,7 @@ class Attack:
     def _packet(self) -> bytes:
         """The next packet of one of the streams, good as it is."""
         dice = self._dice
-        if dice.random() < 0.03:  # else the same codec goes on for a while
+        if dice.random() < 0.005:  # else the same codec goes on for a while
             self._current = dice.choice(self._streams)
         codec, payloads = self._current
         number = self._sequences[_kind(codec)]
@@ -92,7 +95,7 @@ class Attack:
         timestamp = payload.timestamp + turns * (payloads[-1].timestamp + 3000)
         ssrc = 1 if _kind(codec) == "audio" else 2
         kind, data, extension = self._types[codec], payload.data, b""
-        if dice.random() < 0.02:
+        if dice.random() < 0.01:
             kind, data, ssrc = RTX, struct.pack("!H", number & 0xFFFF) + data, 3
         if dice.random() < 0.1:
             extension = struct.pack("!HHBBH", rtp.ONE_BYTE_EXTENSIONS, 1, ORIENTATION << 4, dice.randrange(256), 0)
