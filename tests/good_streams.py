@@ -25,8 +25,9 @@ _OPUS = [bytes.fromhex(text) for text in ("08af1b0cc5", "7803c1d2e4a6b9", "fc7f3
 def good_streams() -> dict[Codec, list[Payload]]:
     streams: dict[Codec, list[Payload]] = {codec: _video(codec) for codec in _PACKETISERS}
     streams["opus"] = in_order([[data] for data in _OPUS], _OPUS_TICKS)
-    for codec in ("pcmu", "pcma", "g722"):
-        streams[codec] = in_order([[bytes((7 * n + i) % 256 for i in range(160))] for n in range(5)], _TELEPHONE_TICKS)  # type: ignore[index]  # a Codec
+    telephone: tuple[Codec, ...] = ("pcmu", "pcma", "g722")
+    for codec in telephone:
+        streams[codec] = in_order([[bytes((7 * n + i) % 256 for i in range(160))] for n in range(5)], _TELEPHONE_TICKS)
     return streams
 
 

@@ -257,7 +257,9 @@ class SessionReceiver:
         if previous:
             self._deliver(previous, previous.jitter.flush())
             del self._by_ssrc[previous.ssrc]
-            stream.reporting.keyframe_asked_ns = previous.reporting.keyframe_asked_ns  # an SSRC that changes all the time asks no more often
+            stream.reporting.keyframe_asked_ns = (
+                previous.reporting.keyframe_asked_ns
+            )  # an SSRC that changes all the time asks no more often
             self._retired.pop(previous.ssrc, None)
             self._retired[previous.ssrc] = route.kind
             if len(self._retired) > MAX_STREAMS:
@@ -308,9 +310,7 @@ class SessionReceiver:
             stream.wants_keyframe = False
         self.counters.frames += 1
         width, height = stream.size
-        self._on_frame(
-            EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, stream.rotation)
-        )
+        self._on_frame(EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, stream.rotation))
 
     def _rotation(self, stream: _Stream, data: bytes, header: rtp.Header) -> int:
         """Degrees clockwise (3GPP TS 26.114 section 7.4.5), or -1 when this packet does not tell."""

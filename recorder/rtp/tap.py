@@ -63,8 +63,8 @@ def _guard_sockets() -> None:
     """
     take = aioice.ice.StunProtocol.datagram_received
 
-    def datagram_received(self: Any, data: bytes, addr: Any) -> None:
-        if not data:
+    def datagram_received(self: Any, data: bytes | str, addr: Any) -> None:
+        if not isinstance(data, bytes) or not data:
             return
         if data[0] > _LAST_STUN_BYTE:
             connection = self.receiver
@@ -73,7 +73,7 @@ def _guard_sockets() -> None:
         with contextlib.suppress(struct.error):
             take(self, data, addr)
 
-    aioice.ice.StunProtocol.datagram_received = datagram_received
+    aioice.ice.StunProtocol.datagram_received = datagram_received  # type: ignore[method-assign]  # aioice has no public hook
 
 
 _guard_sockets()

@@ -58,7 +58,7 @@ async def test_hostile_datagrams_do_not_disturb_the_handshake(monkeypatch: pytes
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as enemy:
         attach = tap.MediaTap.connected
 
-        async def attacked(self: tap.MediaTap, timeout: float) -> None:  # noqa: ASYNC109  # the signature of what it stands in for
+        async def attacked(self: tap.MediaTap, timeout: float) -> None:  # the signature of what it stands in for
             protocols = self._pc.getTransceivers()[0].receiver.transport.transport._connection._protocols
             for number in range(500):
                 for protocol in protocols:

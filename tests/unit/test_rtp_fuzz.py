@@ -1,6 +1,5 @@
 """Mutated packets against the receive path (row M1 of the faults); `make fuzz` runs a million."""
 
-import time
 
 import pytest
 
