@@ -30,7 +30,7 @@ class Unprotector:
         self._size = ffi.new("int *")
 
     def rtp(self, number: int, size: int) -> int:
-        """Take the protection off the RTP packet at place `number`; returns its size then, or -1 when it is not authentic or came before."""
+        """Take the protection off the RTP packet at place `number`; returns its size, or -1 when it is not authentic or came before."""
         self._size[0] = size
         failed: int = lib.srtp_unprotect(self._session[0], self._pointers[number], self._size)
         return -1 if failed != _OK else int(self._size[0])
