@@ -39,7 +39,6 @@ _REPORT_NOISE_NS = 50_000_000  # from their middle; a majority further away mean
 _REPORT_AGE_NS = 60_000_000_000
 _REPORT_BEHIND_NS, _REPORT_AHEAD_NS = 10_000_000_000, 600_000_000_000  # of the last packet: reports go on in a pause
 _NTP_ZERO_NS = -2_208_988_800 * _SECOND  # in Unix time: the sender has no clock (RFC 3550 section 6.4.1)
-_NTP_ERA_NS = (1 << 32) * _SECOND  # the seconds of an NTP time begin anew in 2036
 _WINDOW_NS = 10_000_000_000
 _CHECKPOINT_NS, _CHECKPOINTS = 60_000_000_000, 11  # drift is measured over ten minutes
 _NEVER = 1 << 62
@@ -156,7 +155,8 @@ class StreamClock:
         return media_ns + self._offset_ns
 
     def report(self, timestamp: int, ntp_ns: int) -> None:
-        """Take a sender report: at this RTP timestamp the sender's wall clock showed `ntp_ns`, of any NTP era."""
+        """Take a sender report: at this RTP timestamp the sender's wall clock showed `ntp_ns`. Only its course counts: where it
+        counts from, and whether it begins anew as NTP's seconds do in 2036, is all the same."""
         if self._last is None:  # before any media, as some senders do
             return
         step = ((timestamp - self._last + 0x80000000) & 0xFFFFFFFF) - 0x80000000
@@ -165,7 +165,7 @@ class StreamClock:
             self.reports_refused += 1
             return
         media_ns = (self._ticks + step) * _SECOND // self._rate
-        wall_ns = self._in_our_era(ntp_ns - media_ns)
+        wall_ns = ntp_ns - media_ns
         if media_ns - self._reported_ns > _REPORT_AGE_NS or self._stood_still(wall_ns):
             self._reports.clear()
         self._reports.append(wall_ns)
@@ -238,11 +238,6 @@ class StreamClock:
         change = wall_ns - self._wall_ns
         late = min(self._recent_ns, self._before_ns) - self._offset_ns
         return abs(change) > _REPORT_NOISE_NS and abs(late - change) < abs(change) // 2
-
-    def _in_our_era(self, wall_ns: int) -> int:
-        if self._sender.offset_ns is None:
-            return wall_ns
-        return wall_ns + round((self._offset_ns - self._sender.offset_ns - wall_ns) / _NTP_ERA_NS) * _NTP_ERA_NS
 
 
 def _gentle(error_ns: int, passed_ns: int) -> int:

@@ -148,6 +148,7 @@ def test_reports_that_mean_nothing_leave_both_streams_where_they_arrive(report: 
     talk.go(120)
     assert talk.apart_ms(10) < (200 if report is _nervous else 60)  # a majority by chance moves a stream a little
     assert talk.late_ms("voice", 119) == pytest.approx(30, abs=8)
+    assert all((clock.reports_refused > 20) is (report in (_zero, _other_stream)) for clock in talk.clocks.values())
     assert talk.steepest <= SLEW
     assert all(clock.jumps == 0 for clock in talk.clocks.values())
 
