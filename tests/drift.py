@@ -44,6 +44,7 @@ class Person:
     layer: Layer = field(default_factory=lambda: Layer(1, 0))
     errors: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: {"voice": [], "picture": []})  # true time, ms too late
     samples: int = 0
+    first_cuts: int = 0  # in the first ten seconds: the first packet of a voice may have been late
     pulses_ns: list[int] = field(default_factory=list)  # true times of what is to be heard
 
     def error_ms(self, kind: str, seconds: tuple[float, float]) -> npt.NDArray[np.float64]:
@@ -106,7 +107,7 @@ def judge(room: Room, seconds: int, *, between_ms: float) -> None:
         for minute in range(5, seconds - 60, 600):
             part = (minute, minute + 20)
             assert abs(np.median(person.error_ms("picture", part)) - np.median(person.error_ms("voice", part))) < 12
-        assert person.layer.places.cuts == 0
+        assert person.layer.places.cuts == person.first_cuts <= 2
         assert all(clock.jumps == 0 for clock in person.clocks.values())
         assert person.clocks["picture"].drift_ppm == pytest.approx(person.habits.wall_ppm, abs=15)
         assert person.clocks["voice"].drift_ppm == pytest.approx(person.habits.card_ppm, abs=15)
@@ -163,6 +164,8 @@ def _lay(room: Room, number: int, true_ns: int, time_ns: int, count: int, noise:
             room.mixer.write(number, chunk.start, chunk.samples)
         start = before if before is not None else time_ns * RATE_HZ // SECOND - Stretcher.DELAY
     person.samples += count
+    if true_ns < 10 * SECOND:
+        person.first_cuts = layer.places.cuts
     person.errors["voice"].append((true_ns, (start + Stretcher.DELAY) * 1000 / RATE_HZ - true_ns / MS))
 
 
