@@ -6,6 +6,7 @@ The publisher's content tells the time (`recorder.tools.content`): a frame count
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from math import nan
 from pathlib import Path
 from statistics import median
 
@@ -62,8 +63,10 @@ class Seen:
         return self._wrapped(self._delay(late) - self._delay(early))
 
     def _delay(self, span: tuple[float, float]) -> float:
-        """File time less content time, modulo the period: the median over fresh pictures."""
+        """File time less content time, modulo the period: the median over fresh pictures; NaN when there are none."""
         delays = [at - content for at, content in _fresh(self.pictures) if span[0] <= at < span[1]]
+        if not delays:
+            return nan
         return delays[0] + median(self._wrapped(delay - delays[0]) for delay in delays)
 
     def offset_p95(self, *, without: tuple[float, float] = (0, 0)) -> float:

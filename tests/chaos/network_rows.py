@@ -166,6 +166,7 @@ def _check_interruption(recording: Recording, measured: Measured, *, seconds: fl
         "shift_ms": round(1000 * shift, 1),
         "blackout": [round(begins, 2), round(ends, 2)],
         "frozen": [(round(gap.start, 2), round(gap.seconds, 2)) for gap in seen.frozen],
+        "av_offsets_ms": [(round(at, 2), round(1000 * offset)) for at, offset in seen.offsets if at > begins],
         "silent": [(round(gap.start, 2), round(gap.seconds, 2)) for gap in seen.silent],
     }
     check_whole(recording)
