@@ -42,7 +42,9 @@ def test_lost_packet_is_given_up() -> None:
 
 def test_slow_repairs_are_not_asked_for_again_before_they_can_come() -> None:
     """With 200 ms on the way, asking every 60 ms would bring each packet four times."""
-    reception, asked, repairs = received(0), [], []
+    reception = received(0)
+    asked: list[tuple[int, int]] = []
+    repairs: list[tuple[int, int]] = []
     for now in range(0, 10_000, 10):
         for sequence in [sequence for due, sequence in repairs if due == now]:
             reception.arrived(sequence, 0, now * MS)
