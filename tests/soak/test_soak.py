@@ -27,7 +27,7 @@ from tests.soak.footprint import Footprint, footprint
 
 CYCLES = int(os.environ.get("SOAK_CYCLES", "200"))
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
-WARM_CYCLES = 40  # what is loaded at first use is there after them, and the allocators have found their size
+WARM_CYCLES = 150  # the allocators of a process that opens and closes connections need about so many to find their size
 WARM_SECONDS = 60
 LANES = 3  # cycles at the same time
 GROWTH_LIMIT_MB = 10
@@ -38,7 +38,7 @@ _HOST = 101  # stays all the time, so that there is always something to record
 _SID = "50a4" * 8
 _REPORT = ROOT / "build" / "soak.json"
 
-pytestmark = pytest.mark.timeout(CYCLES * 5 + MINUTES * 60 + 300)
+pytestmark = pytest.mark.timeout((WARM_CYCLES + CYCLES) * 5 + MINUTES * 60 + 300)
 
 
 class _Watched:
