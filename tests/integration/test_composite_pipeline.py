@@ -10,6 +10,7 @@ from recorder.protocol import FileOpened, SliceCommitted
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
+from recorder.worker.composite import Composite
 from recorder.worker.pipeline import Joined, Left, Stopped
 from tests.integration.media import SECOND, Person
 from tests.integration.straight_line import Recorded, record
@@ -55,7 +56,10 @@ def test_three_people_one_late_one_early(tmp_path: Path) -> None:
 
 def test_lips_match_voices_and_every_picture_is_shown_in_its_time(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "spool")
-    record(recorded.pipeline(_spec()), [Person(101)], until=10)
+    pipeline = recorded.pipeline(_spec())
+    record(pipeline, [Person(101)], until=10)
+    assert isinstance(pipeline, Composite)
+    assert 0 < pipeline.mixing_ns < 10 * SECOND
     whole = recorded.joined(tmp_path)
     offsets = measure.av_offsets(whole, tone_hz(101))
     assert len(offsets) >= 8

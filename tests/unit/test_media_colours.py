@@ -55,6 +55,7 @@ SENT = [
     Sent("h264", "libx264", "yuv444p", "bt709", full=True),
     Sent("h264", "libx264", "yuv420p10le", "bt2020"),
     Sent("h264", "libx264", "yuv422p10le", "bt709"),
+    Sent("h264", "libx264", "yuv420p10le", "bt709", full=True),
     Sent("vp9", "libvpx-vp9"),
     Sent("vp9", "libvpx-vp9", matrix="bt709"),
     Sent("vp9", "libvpx-vp9", matrix="bt601", full=True),

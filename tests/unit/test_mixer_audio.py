@@ -39,6 +39,22 @@ def test_speakers_are_summed_sample_by_sample_whatever_the_chunks() -> None:
     assert (mixer.late, mixer.early) == (0, 0)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_fifty_speakers_land_on_their_samples(channels: int) -> None:
+    count, rng = RATE, np.random.default_rng(8)
+    mixer = AudioMixer(channels=channels)
+    expected = np.zeros((channels, count))
+    for uid in range(50):
+        sound = noise(uid, 960, channels, level=0.2)
+        start = 960 * (uid % 49) + int(rng.integers(0, 480))
+        mixer.write(uid, start, sound)
+        expected[:, start : start + 960] += sound
+    found = np.concatenate([mixer.read(1024) for _ in range(count // 1024)], axis=1)
+    loud = np.abs(expected).max(axis=0) > 0.89
+    assert not loud.any()
+    np.testing.assert_allclose(found, expected[:, : found.shape[1]], atol=1e-6)
+
+
 def test_silence_where_nobody_wrote() -> None:
     mixer = AudioMixer(channels=2)
     mixer.write(1, 100, noise(1, 50, 2))
