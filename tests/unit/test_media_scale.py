@@ -31,7 +31,7 @@ def picture(width: int, height: int, rotation: int = 0) -> Picture:
 
 
 def psnr(found: Plane, expected: Plane) -> float:
-    return float(10 * np.log10(255**2 / max(np.mean((found.astype(float) - expected) ** 2), 1e-9)))
+    return float(10 * np.log10(255**2 / max(float(np.mean((found.astype(float) - expected) ** 2)), 1e-9)))
 
 
 def plain(planes: Planes) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 
 from mixer import layouts
 from mixer.fit import Rect, Size
-from mixer.layouts import Options, Placement, Region, load
+from mixer.layouts import Layout, Options, Placement, Region, load
 
 CANVAS = Size(640, 360)
 COLUMNS = (0.012, 0.259, 0.506, 0.753)
@@ -134,7 +134,7 @@ NAMES = [found.name for found in pkgutil.iter_modules(layouts.__path__)]
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("people", [[], [7], list(range(50, 20, -1))])
 def test_every_layout_keeps_the_contract(name: str, people: list[int]) -> None:
-    module = importlib.import_module(f"{layouts.__name__}.{name}")
+    module: Layout = importlib.import_module(f"{layouts.__name__}.{name}")  # type: ignore[assignment]  # a module is a Layout
     assert load(module.NUMBER) is module
     regions = tuple(Region(Rect(index / 20, 0, 0.05, 1)) for index in range(20))
     options = Options(max_resolution_uid=40, regions=regions)
