@@ -9,7 +9,7 @@ from typing import cast
 import click
 from pydantic import SecretStr
 
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from recorder.tools.publish import Publication, Publisher, PublishError, local_addresses
 from recorder.tools.publish_media import AudioCodec, Library, VideoCodec
 

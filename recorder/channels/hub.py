@@ -18,9 +18,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
+from recorder.media.timeline import SenderClock
 from recorder.rtp import depacketisers
+from recorder.rtp.negotiation import VIDEO_ORIENTATION, Media, offer_codecs, offer_extension, use_addresses
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, VIDEO_ORIENTATION, Media, MediaTap, offer_codecs, offer_extension, use_addresses
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, MediaTap
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
@@ -302,6 +304,7 @@ class _Follower:
         self._sends = False
         self._changed = asyncio.Event()
         self._session: _Session | None = None
+        self._clock = SenderClock()  # of all sessions: what is known of the sender holds in the next one too
         self.task: asyncio.Task[None] | None = None
 
     def want(self, kinds: frozenset[Kind], *, sends: bool) -> None:
@@ -398,6 +401,7 @@ class _Follower:
             answer, resource = await self._connector.offer(self._uid, pc.localDescription.sdp)
             await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
             receiver = self._connector.receiver(self._uid, tap.media())
+            receiver.sender = self._clock
             tap.listen(receiver.packet, receiver.control, lambda now_ns: _give_feedback(tap, receiver, now_ns))
             await tap.connected(CONNECT_SECONDS)
         except BaseException:

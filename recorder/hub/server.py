@@ -10,7 +10,7 @@ from typing import Final
 import uvicorn
 
 from recorder.hub.app import create_app
-from recorder.rtp.tap import VIDEO_ORIENTATION, offer_codecs, offer_extension, use_addresses
+from recorder.rtp.negotiation import VIDEO_ORIENTATION, offer_codecs, offer_extension, use_addresses
 from recorder.settings import Hub, check_addresses
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from recorder.frames import EncodedFrame, Track
+from recorder.media.timeline import SenderClock
 from recorder.rtp.capture import Capture, Happening
 from recorder.rtp.receiver import Counters, SessionReceiver
 from recorder.rtp.turns import Turns
@@ -58,6 +59,7 @@ class Player:
         self._patience_ns = patience_ns
         self._turns = [Turns(session, description.period_ns) for session in description.sessions]
         self._receivers: dict[int, SessionReceiver] = {}
+        self._clocks: dict[int, SenderClock] = {}  # by uid, until it leaves
         self._deaf: list[frozenset[int]] = [frozenset()] * len(self._sessions)  # payload types that are not subscribed to
         self._people: dict[int, bool] = {}
         self._tracks: set[Track] = set()
@@ -128,6 +130,7 @@ class Player:
             patience_ns=self._patience_ns,
             zero_ns=0,
         )
+        receiver.sender = self._clocks.setdefault(session.uid, receiver.sender)
         self.counters.append((session.uid, receiver.counters))
         return receiver
 
@@ -141,6 +144,7 @@ class Player:
             self._hears.participant_joined(uid, host=happening.host)
         elif happening.what == "left" and uid in self._people:
             del self._people[uid]
+            self._clocks.pop(uid, None)
             self._hears.participant_left(uid)
         elif kind and happening.what == "started" and (track := Track(uid, kind)) not in self._tracks:
             self._tracks.add(track)

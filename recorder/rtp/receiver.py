@@ -93,6 +93,7 @@ class _Stream:
         self.jitter: JitterBuffer[_Packet] = JitterBuffer(patience_ns=patience_ns)
         self.reporting = _Reporting()
         self.last_arrival_ns = 0
+        self.early_report: rtp.SenderReport | None = None
         self.extension = b""  # the header extension last looked at, and the rotation it told
         self.extension_rotation = -1
         self.rotation = 0  # told by some packets, valid for all that follow
@@ -132,7 +133,8 @@ class SessionReceiver:
         self._on_frame = on_frame
         self._patience_ns = patience_ns
         self._zero_ns = zero_ns
-        self._sender = SenderClock()
+        self.sender = SenderClock()  # may be replaced before the first packet, by that of an earlier session with the same participant
+        self._early_reports: dict[int, rtp.SenderReport] = {}  # by SSRC: they came before its first packet
         self._streams: dict[Kind, _Stream] = {}
         self._by_ssrc: dict[int, _Stream] = {}  # those of `_streams`
         self._retired: dict[int, Kind] = {}  # SSRCs that were replaced, the oldest first
@@ -185,7 +187,12 @@ class SessionReceiver:
         """Take one compound RTCP packet."""
         for report in rtp.parse_rtcp(data):
             stream = self._by_ssrc.get(report.ssrc)
-            if stream and isinstance(report, rtp.SenderReport):
+            if not isinstance(report, rtp.SenderReport):
+                continue
+            if stream is None:
+                if len(self._early_reports) < MAX_STREAMS:
+                    self._early_reports[report.ssrc] = report
+            else:
                 stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
                 stream.reporting.last_sr = report.ntp >> 16 & 0xFFFFFFFF
                 stream.reporting.last_sr_ns = arrival_ns - self._zero_ns
@@ -252,7 +259,7 @@ class SessionReceiver:
     def _begin(self, ssrc: int, route: Route) -> _Stream:
         """Follow a new SSRC; the one before it ends."""
         previous = self._streams.get(route.kind)
-        stream = _Stream(ssrc, Track(self._uid, route.kind), route, self._sender, self._patience_ns)
+        stream = _Stream(ssrc, Track(self._uid, route.kind), route, self.sender, self._patience_ns)
         self.counters.streams += 1
         if previous:
             self._deliver(previous, previous.jitter.flush())
@@ -265,6 +272,7 @@ class SessionReceiver:
             if len(self._retired) > MAX_STREAMS:
                 del self._retired[next(iter(self._retired))]
         self._retired.pop(ssrc, None)
+        stream.early_report = self._early_reports.pop(ssrc, None)
         self._streams[route.kind] = self._by_ssrc[ssrc] = stream
         return stream
 
@@ -297,6 +305,9 @@ class SessionReceiver:
 
     def _emit(self, stream: _Stream, unit: AccessUnit, arrival: int) -> None:
         time_ns = stream.clock.capture_ns(unit.timestamp, arrival)
+        if stream.early_report:
+            report, stream.early_report = stream.early_report, None
+            stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
         if unit.width:
             if max(unit.width, unit.height) > MAX_SIDE:  # decoders would refuse it, and players choke
                 self.counters.malformed += 1

@@ -2,7 +2,7 @@
 
 aiortc does ICE, DTLS and the SRTP keys. From the moment DTLS is up, the sockets of the ICE connection are drained here on a
 tick: one wake-up serves every packet that arrived since the last one, and RTP is told from STUN by its first byte
-(RFC 7983) before aioice would parse it. This is the only module that uses private members of aiortc and aioice; their
+(RFC 7983) before aioice would parse it. This module, and beside it `negotiation.py`, use private members of aiortc and aioice; their
 versions are pinned in pyproject.toml, and tests/integration/test_rtp_tap.py fails when what is used here changes.
 """
 
@@ -13,28 +13,23 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import aioice.ice
 import aioice.stun
 import pylibsrtp
-from aiortc import RTCPeerConnection, RTCRtpSender, rtp
-from aiortc.codecs import CODECS, HEADER_EXTENSIONS
-from aiortc.codecs.base import Encoder
-from aiortc.rtcrtpparameters import ParametersDict, RTCRtcpFeedback, RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters
+from aiortc import InvalidStateError, RTCPeerConnection
 from aiortc.sdp import SessionDescription
 
 from recorder.frames import Kind
 from recorder.rtp import datagrams
 from recorder.rtp.datagrams import COUNT, SIZE, Datagrams
+from recorder.rtp.negotiation import CodecParameters, Media
 from recorder.rtp.packet import is_rtcp
 from recorder.rtp.srtp import Places, Unprotector
 
 log = logging.getLogger(__name__)
-
-VIDEO_ORIENTATION = "urn:3gpp:video-orientation"
 
 TICK_SECONDS = 0.01  # for who passes packets on
 RECORDING_TICK_SECONDS = 0.04  # for who only keeps them: waking up costs as much as twenty packets …
@@ -44,11 +39,6 @@ _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender
 
 _MOVE_RETRIES = 3
 _LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apart (RFC 7983)
-
-_VIDEO_CLOCK_HZ = 90_000
-_MORE_VIDEO: dict[str, ParametersDict] = {"video/VP9": {"profile-id": "0"}, "video/AV1": {}}  # which we can read and aiortc can't
-_PAYLOAD_TYPES = (*range(35, 64), *range(96, 128))  # dynamic ones (RFC 5761 section 4): browsers offer AV1 below 64
-_FEEDBACK = (("nack", None), ("nack", "pli"), ("ccm", "fir"))
 
 RtpHandler = Callable[[bytes, int], None]
 OtherHandler = Callable[[bytes, Any], None]  # a datagram and where it came from
@@ -77,81 +67,6 @@ def _guard_sockets() -> None:
 
 
 _guard_sockets()
-
-
-@dataclass(frozen=True, slots=True)
-class CodecParameters:
-    payload_type: int
-    name: str  # lower case: "h264", "vp8", "opus", "rtx", …
-    clock_rate: int
-    channels: int
-    fmtp: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """One negotiated m-line."""
-
-    mid: str
-    kind: Kind
-    direction: str  # ours: "sendonly", "recvonly", "sendrecv", "inactive"
-    codecs: tuple[CodecParameters, ...]
-    extensions: dict[str, int]  # header extension URI -> id
-    ssrc: int  # of our sender
-    remote_ssrcs: tuple[int, ...]
-
-
-def use_addresses(addresses: Sequence[str]) -> None:
-    """Offer these local addresses as ICE candidates, in this process; aioice itself never offers loopback.
-
-    An empty list leaves aioice's choice: every interface but loopback.
-    """
-    if not addresses:
-        return
-    chosen = list(addresses)
-
-    def get_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-        return [address for address in chosen if (use_ipv6 if ":" in address else use_ipv4)]
-
-    aioice.ice.get_host_addresses = get_host_addresses
-
-
-def offer_extension(kind: Kind, uri: str) -> None:
-    """Let aiortc negotiate a header extension that it does not know by itself; process-wide, harmless when repeated."""
-    known = HEADER_EXTENSIONS[kind]
-    if not any(extension.uri == uri for extension in known):
-        taken = {extension.id for extensions in HEADER_EXTENSIONS.values() for extension in extensions}
-        known.append(RTCRtpHeaderExtensionParameters(id=max(taken) + 1, uri=uri))
-
-
-def offer_codecs() -> None:
-    """Let aiortc negotiate VP9 and AV1 too; process-wide, harmless when repeated."""
-    rtp.DYNAMIC_PAYLOAD_TYPES = _PAYLOAD_TYPES  # type: ignore[assignment]  # aiortc's own is a range, asked only for members
-    known = CODECS["video"]
-    for name, parameters in _MORE_VIDEO.items():
-        if any(codec.mimeType == name for codec in known):
-            continue
-        number = max(codec.payloadType or 0 for codecs in CODECS.values() for codec in codecs) + 1
-        known += [
-            RTCRtpCodecParameters(
-                mimeType=name,
-                clockRate=_VIDEO_CLOCK_HZ,
-                payloadType=number,
-                rtcpFeedback=[RTCRtcpFeedback(type=kind, parameter=parameter) for kind, parameter in _FEEDBACK],
-                parameters=parameters,
-            ),
-            RTCRtpCodecParameters(mimeType="video/rtx", clockRate=_VIDEO_CLOCK_HZ, payloadType=number + 1, parameters={"apt": number}),
-        ]
-
-
-def pack_with(sender: RTCRtpSender, packetiser: Encoder) -> None:
-    """Let an ordinary aiortc sender put encoded media into packets by `packetiser`, because it has none of its own."""
-    sender._RTCRtpSender__encoder = packetiser  # type: ignore[attr-defined]  # aiortc has no public hook
-
-
-def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> None:
-    """Call `callback` when the peer of an ordinary aiortc sender asks for a keyframe (PLI or FIR)."""
-    sender._send_keyframe = callback  # type: ignore[method-assign]  # aiortc has no public hook
 
 
 class _Socket(NamedTuple):
@@ -186,6 +101,7 @@ class MediaTap:
         self.packets_received = 0
         self.packets_rejected = 0  # SRTP authentication or replay
         self.packets_unsent = 0
+        self._let_it_close_early(pc)
         for transceiver in pc.getTransceivers():
             self._silence(transceiver)
         pc.on("connectionstatechange", self._watch)
@@ -310,6 +226,17 @@ class MediaTap:
 
         transceiver.sender.send = nothing
         transceiver.receiver.receive = nothing
+
+    @staticmethod
+    def _let_it_close_early(pc: Any) -> None:
+        """aiortc connects in a task that nobody awaits: closed meanwhile, it would log an exception that was never retrieved."""
+        connect = pc._RTCPeerConnection__connect
+
+        async def connect_until_closed() -> None:
+            with contextlib.suppress(InvalidStateError):
+                await connect()
+
+        pc._RTCPeerConnection__connect = connect_until_closed
 
     def _watch(self) -> None:
         state = self._dtls.state if self._dtls else "new"

@@ -10,7 +10,7 @@ import httpx
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from pydantic import SecretStr
 
-from recorder.rtp.tap import offer_codecs, on_keyframe_request, pack_with
+from recorder.rtp.negotiation import offer_codecs, on_keyframe_request, pack_with
 from recorder.tools.content import Style
 from recorder.tools.packetise import Av1Packetiser, Vp9Packetiser
 from recorder.tools.publish_media import AudioCodec, Library, VideoCodec

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from recorder.protocol import FileOpened
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from recorder.spec import Canvas, Layout, RecordingSpec, Region
 from recorder.tools import measure
 from recorder.tools.publish import Publication, Publisher

@@ -10,7 +10,8 @@ import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 
 from recorder.rtp import packet as rtp
-from recorder.rtp.tap import MediaTap, offer_codecs, use_addresses
+from recorder.rtp.negotiation import offer_codecs, use_addresses
+from recorder.rtp.tap import MediaTap
 
 
 def _connection() -> RTCPeerConnection:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from recorder.protocol import FileOpened, Slice
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from recorder.settings import Settings
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure

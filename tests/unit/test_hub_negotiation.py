@@ -13,7 +13,7 @@ from recorder.hub.negotiation import (
     read_candidates,
     read_offer,
 )
-from recorder.rtp.tap import offer_codecs
+from recorder.rtp.negotiation import offer_codecs
 
 HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=ice-ufrag:frag\r\na=ice-pwd:passwordpasswordpassword\r\n"
 HEAD += "a=fingerprint:sha-256 " + ":".join(["AA"] * 32) + "\r\na=setup:actpass\r\n"

@@ -1,6 +1,5 @@
 """Mutated packets against the receive path (row M1 of the faults); `make fuzz` runs a million."""
 
-
 import pytest
 
 from tests.good_streams import good_streams

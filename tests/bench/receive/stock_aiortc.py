@@ -8,7 +8,7 @@ import httpx
 from aiortc import MediaStreamTrack, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.stats import RTCInboundRtpStreamStats
 
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from tests.bench import receive
 from tests.bench.receive import Room
 
