@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
-from recorder.frames import EncodedFrame, Kind, Track
+from recorder.frames import Kind, Track
 from recorder.hub import messages
 from recorder.media.timeline import SenderClock
 from recorder.rtp import depacketisers
@@ -271,13 +271,10 @@ class HubConnector:
             routes=routes,
             retransmissions=repeats,
             orientation_id=next((m.extensions.get(VIDEO_ORIENTATION, 0) for m in media if m.kind == "video"), 0),
-            on_frame=self._frame,
+            on_frame=self._listener.frame,
             patience_ns=self._place.jitter_ms * 1_000_000,
             zero_ns=self._place.zero_ns,
         )
-
-    def _frame(self, frame: EncodedFrame) -> None:
-        self._listener.frame(frame)
 
 
 class _Session:

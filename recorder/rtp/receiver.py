@@ -94,7 +94,8 @@ class _Stream:
         self.reporting = _Reporting()
         self.last_arrival_ns = 0
         self.early_report: rtp.SenderReport | None = None
-        self.extension = b""  # the header extension last looked at, and the rotation it told
+        self.tells_rotation = False
+        self.extension = b""  # the header extension last looked at, and the rotation it told; -1: none
         self.extension_rotation = -1
         self.rotation = 0  # told by some packets, valid for all that follow
         self._sender = sender
@@ -144,8 +145,9 @@ class SessionReceiver:
 
     def packet(self, data: bytes, arrival_ns: int) -> None:
         """Take one RTP packet; `arrival_ns` is of the monotonic clock."""
-        if len(data) < rtp.FIXED_HEADER_BYTES:
-            self.counters.malformed += 1
+        counters, end = self.counters, len(data)
+        if end < rtp.FIXED_HEADER_BYTES:
+            counters.malformed += 1
             return
         first, second, sequence, timestamp, ssrc = _FIXED_HEADER.unpack_from(data)
         now = arrival_ns - self._zero_ns
@@ -156,27 +158,27 @@ class SessionReceiver:
             stream = self._find(ssrc, number, now)
             if stream is None:
                 return
-        if first == 0x80:  # version 2 and nothing optional
-            start, end, rotation = rtp.FIXED_HEADER_BYTES, len(data), -1
-        else:
-            header = rtp.parse_header(data)
-            if header is None:
-                self.counters.malformed += 1
-                return
-            start, end = header.payload_offset, header.payload_end
-            rotation = self._rotation(stream, data, header) if header.extension_end else -1
-        repeated = self._retransmissions.get(number)
-        if repeated is not None:
+        start, extension = rtp.FIXED_HEADER_BYTES, b""
+        if first == 0x90 and end >= 16:  # nothing optional but header extensions, as on most packets
+            start = 16 + 4 * (data[14] << 8 | data[15])
+            extension = data[12:start]
+        elif first != 0x80:
+            start, end, extension = _parts(data)
+        if start > end:
+            counters.malformed += 1
+            return
+        rotation = self._rotation(stream, extension) if extension and stream.tells_rotation else -1
+        if number in self._retransmissions:
             if end - start < 2:
                 return  # padding used to probe the bandwidth
             sequence = int.from_bytes(data[start : start + 2], "big")  # RFC 4588 section 4
             start += 2
-            route = self._routes.get(repeated)
-        self.counters.packets += 1
-        self.counters.bytes += len(data)
+            route = self._routes.get(self._retransmissions[number])
+        elif timestamp != stream.reporting.timestamp:
+            _measure_jitter(stream.reporting, timestamp, now, stream.route.clock_rate)
+        counters.packets += 1
+        counters.bytes += len(data)
         stream.last_arrival_ns = now
-        if repeated is None and route and timestamp != stream.reporting.timestamp:
-            _measure_jitter(stream.reporting, timestamp, now, route.clock_rate)
         if stream.jitter.passes(sequence):
             self._take(stream, route, data[start:end], timestamp, second >= 0x80, rotation, now)
         else:
@@ -273,6 +275,7 @@ class SessionReceiver:
                 del self._retired[next(iter(self._retired))]
         self._retired.pop(ssrc, None)
         stream.early_report = self._early_reports.pop(ssrc, None)
+        stream.tells_rotation = route.kind == "video" and self._orientation_id > 0
         self._streams[route.kind] = self._by_ssrc[ssrc] = stream
         return stream
 
@@ -323,13 +326,10 @@ class SessionReceiver:
         width, height = stream.size
         self._on_frame(EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, stream.rotation))
 
-    def _rotation(self, stream: _Stream, data: bytes, header: rtp.Header) -> int:
-        """Degrees clockwise (3GPP TS 26.114 section 7.4.5), or -1 when this packet does not tell."""
-        if not self._orientation_id or stream.kind != "video":
-            return -1
-        extension = data[header.extension_offset : header.extension_end]
+    def _rotation(self, stream: _Stream, extension: bytes) -> int:
+        """What a header extension says of the camera: degrees clockwise (3GPP TS 26.114 section 7.4.5), or -1."""
         if extension != stream.extension:  # most packets carry the same as the one before
-            value = rtp.extensions(data, header).get(self._orientation_id)
+            value = rtp.extension_values(extension).get(self._orientation_id)
             stream.extension, stream.extension_rotation = extension, 90 * (value[0] & 3) if value else -1
         return stream.extension_rotation
 
@@ -338,6 +338,13 @@ class SessionReceiver:
             return None
         stream.reporting.keyframe_asked_ns = now
         return rtp.picture_loss_indication(self._ssrc, stream.ssrc)
+
+
+def _parts(data: bytes) -> tuple[int, int, bytes]:
+    """Where the payload of a packet with any header begins and ends, and its header extension; the begin is beyond the end when the
+    header is broken."""
+    header = rtp.parse_header(data)
+    return (header.payload_offset, header.payload_end, header.extension(data)) if header else (1, 0, b"")
 
 
 def _measure_jitter(reporting: _Reporting, timestamp: int, now: int, clock_rate: int) -> None:
