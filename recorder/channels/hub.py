@@ -404,6 +404,7 @@ class _Follower:
         except BaseException:
             await tap.close()
             raise
+        log.info("session opened", extra={"uid": self._uid, "kinds": sorted(kinds)})
         return _Session(tap, receiver, resource, kinds)
 
     async def _close(self, session: _Session, *, flush: bool) -> None:
@@ -411,6 +412,7 @@ class _Follower:
             session.tap.drain()
             session.receiver.flush()
         await session.tap.close()  # first: the session that replaces it gives the same frames
+        log.info("session over", extra={"uid": self._uid, "rejected": session.tap.packets_rejected, **session.receiver.figures()})
         with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client is closed already
             if session.resource:
                 await self._connector.http.delete(session.resource, timeout=LEAVE_SECONDS)

@@ -7,8 +7,9 @@ received, nothing is raised: it is counted.
 
 import random
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from recorder.frames import Codec, EncodedFrame, Kind, Track
@@ -141,6 +142,7 @@ class SessionReceiver:
         self._retired: dict[int, Kind] = {}  # SSRCs that were replaced, the oldest first
         self._report_ns = 0  # when the next receiver report is due
         self._ssrc = random.getrandbits(32) or 1
+        self._past: Counter[str] = Counter()  # the jitter buffers' counters of streams that were replaced
         self.counters = Counters()
 
     def packet(self, data: bytes, arrival_ns: int) -> None:
@@ -240,6 +242,13 @@ class SessionReceiver:
         """What came of each stream so far."""
         return [Reception(s.kind, s.ssrc, s.jitter.highest - s.jitter.first + 1, s.jitter.counters) for s in self._streams.values()]
 
+    def figures(self) -> dict[str, int]:
+        """What came and what was dropped, of all streams so far."""
+        packets = Counter(self._past)
+        for stream in self._streams.values():
+            packets.update(asdict(stream.jitter.counters))
+        return asdict(self.counters) | dict(packets)
+
     # ---- inside ----
 
     def _find(self, ssrc: int, number: int, now: int) -> _Stream | None:
@@ -265,6 +274,7 @@ class SessionReceiver:
         self.counters.streams += 1
         if previous:
             self._deliver(previous, previous.jitter.flush())
+            self._past.update(asdict(previous.jitter.counters))
             del self._by_ssrc[previous.ssrc]
             stream.reporting.keyframe_asked_ns = (
                 previous.reporting.keyframe_asked_ns

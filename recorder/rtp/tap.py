@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01  # for who passes packets on
 RECORDING_TICK_SECONDS = 0.06  # for who only keeps them: waking up costs as much as twenty packets …
-WAITING_TICK_SECONDS = 0.02  # … but while one is missing it shall soon be asked for
+WAITING_TICK_SECONDS = 0.03  # … but while one is missing it shall soon be asked for
 _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
@@ -56,14 +56,18 @@ def _guard_sockets() -> None:
     def datagram_received(self: Any, data: bytes | str, addr: Any) -> None:
         if not isinstance(data, bytes) or not data:
             return
-        if data[0] > _LAST_STUN_BYTE:
-            connection = self.receiver
-            if all(pair.remote_addr != addr[:2] for pair in (*connection._nominated.values(), *connection._check_list)):
-                return
+        if data[0] > _LAST_STUN_BYTE and addr[:2] not in _known_addresses(self.receiver):
+            return
         with contextlib.suppress(struct.error):
             take(self, data, addr)
 
     aioice.ice.StunProtocol.datagram_received = datagram_received  # type: ignore[method-assign]  # aioice has no public hook
+
+
+def _known_addresses(connection: Any) -> set[tuple[str, int]]:
+    """Where an ICE connection has checks going to or had them coming from, the ones it has not yet looked at included."""
+    pairs = (*connection._nominated.values(), *connection._check_list)
+    return {pair.remote_addr for pair in pairs} | {address for _, address, _ in connection._early_checks}
 
 
 _guard_sockets()
