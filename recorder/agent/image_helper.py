@@ -21,7 +21,8 @@ FORMATS: Final = ("JPEG", "BMP", "PNG")
 MOST_BYTES: Final = 6 << 20
 MOST_SIDE: Final = 4096
 # What Pillow loads when it is needed is loaded now: later no file can be opened.
-_LOADED: Final = (Image.preinit(), MpoImagePlugin, TiffImagePlugin)
+_LOADED: Final = (MpoImagePlugin, TiffImagePlugin)
+Image.preinit()
 Image.MAX_IMAGE_PIXELS = None  # ours is another bound
 _MEMORY_BYTES: Final = 640 << 20  # a progressive JPEG of the largest size needs 420 MB
 # What Pillow raises for files that are not as they should be. Whatever else comes ends the process, which is as good.

@@ -129,7 +129,6 @@ class Images:
         self._untold: set[str] = set()
         self._reported: set[str] = set()
         self._count = 0
-        self._slots = asyncio.Semaphore(_PARALLEL)
         self._changed = asyncio.Event()
 
     def want(self, layout: Layout, canvas: Canvas) -> None:
@@ -158,10 +157,10 @@ class Images:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
-                for url in self._wanted:
-                    if not (url in self._ready or url in self._coming or url in self._failed):
-                        self._coming.add(url)
-                        group.create_task(self._get(url))
+                missing = [url for url in self._wanted if not (url in self._ready or url in self._coming or url in self._failed)]
+                for url in missing[: _PARALLEL - len(self._coming)]:
+                    self._coming.add(url)
+                    group.create_task(self._get(url))
                 await self._tell_all()
                 await self._changed.wait()
 
@@ -173,12 +172,10 @@ class Images:
 
     async def _get(self, url: str) -> None:
         try:
-            async with self._slots:
-                if url in self._wanted:  # it may have waited for long
-                    await self._try(url)
+            await self._try(url)
         finally:
             self._coming.discard(url)
-            self._changed.set()  # it may be wanted again since
+            self._changed.set()
 
     async def _try(self, url: str) -> None:
         name = str(self._count)

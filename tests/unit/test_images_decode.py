@@ -21,7 +21,7 @@ def two_halves(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Im
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]  # typed for single formats
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
