@@ -73,7 +73,15 @@ class ImageHelpers:
 
     async def _run(self, request: bytes, pixels: int) -> tuple[int, bytes]:
         """The exit code and the last words of a helper."""
-        process = await self._start(pixels)
+        environment = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=pixels,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment | {"PYTHONPATH": str(_ROOT)},
+            start_new_session=True,
+        )
         try:
             async with asyncio.timeout(SECONDS):
                 return await _converse(process, request)
@@ -83,26 +91,6 @@ class ImageHelpers:
             if process.returncode is None:
                 process.kill()
             await process.wait()
-
-    async def _start(self, pixels: int) -> Process:
-        environment = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
-        starting = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=pixels,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment | {"PYTHONPATH": str(_ROOT)},
-                start_new_session=True,
-            )
-        )
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:  # asyncio (3.11) waits for ever when it is cancelled before the pipes are connected
-            process = await starting
-            process.kill()
-            await process.wait()
-            raise
 
 
 class Images:

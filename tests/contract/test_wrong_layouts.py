@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -52,7 +52,7 @@ def regions(*given: object, layout: object = 3) -> dict[str, object]:
 NOTHING: list[object] = [-0.1, 1.1, "0", None, True, []]
 ABSURD: list[object] = [{}, {"uid": "x"}, {"x_axis": 1e308}, [], 1]
 
-WRONG: list[tuple[dict[str, object], list[str]]] = [
+WRONG: Sequence[tuple[Mapping[str, object], Sequence[str]]] = [
     ({"mixedVideoLayout": 4}, ["mixedVideoLayout"]),
     ({"mixedVideoLayout": -1}, ["mixedVideoLayout"]),
     ({"mixedVideoLayout": 1.0}, ["mixedVideoLayout"]),

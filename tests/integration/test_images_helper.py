@@ -311,7 +311,7 @@ def test_limits_of_a_helper(tmp_path: Path, deed: str, end: str) -> None:
 
 
 async def test_a_fetch_that_is_cancelled_leaves_no_helper_behind(tmp_path: Path) -> None:
-    """At whatever moment: asyncio itself would wait for ever when it is while the process is being started."""
+    """At whatever moment, also while it is being started."""
     for turns in range(16):
         command = (sys.executable, "-c", "import time; time.sleep(30)")
         fetching = asyncio.ensure_future(ImageHelpers((), command).fetch("http://x/", tmp_path / "0", Canvas()))
