@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 DEMO_SECONDS ?= 30
 ONLY ?=
+ROWS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,14 +58,16 @@ test: system-packages ## everything: Debian packages (as root), checks and all t
 bench: $(DEV) ## benchmarks (ONLY=name); one JSON object per line, also in build/bench.json
 	@$(BIN)/python -m tests.bench.run $(if $(ONLY),--only $(ONLY))
 
-chaos fuzz soak: $(DEV)
+chaos: $(DEV) ## the full fault matrix, all seeds and counts (ROWS=N1,N9: some rows); report in build/chaos.json
+	@$(BIN)/python -m pytest tests/chaos $(if $(ROWS),--rows $(ROWS))
+
+fuzz soak: $(DEV)
 	@if compgen -G 'tests/$@/test_*.py' >/dev/null; then $(BIN)/python -m pytest tests/$@; \
 	else echo 'make $@: there are no tests in tests/$@ yet, nothing was run'; fi
 
 # One line of help each; the rule above does the work.
-chaos: ## the full fault matrix in tests/chaos (says so while there is none)
 fuzz: ## fuzzing in tests/fuzz (says so while there is none)
-soak: ## long runs in tests/soak (says so while there is none)
+soak: ## long runs in tests/soak, figures in build/soak.json (SOAK_CYCLES=200 SOAK_MINUTES=30)
 
 lock: $(DEV) ## resolve the dependencies of pyproject.toml again into the two lock files
 	@$(PIP_COMPILE) --upgrade --output-file requirements.txt

@@ -29,13 +29,17 @@ async def serve(settings: Settings) -> None:
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
-def command(config: Path | None) -> None:
+@click.option("--capture", type=click.Path(path_type=Path, file_okay=False), help="folder for captures of all that is received, decrypted")
+def command(config: Path | None, capture: Path | None) -> None:
     """Run the recording agent of this machine.
 
     It takes recordings from the control plane, starts a worker process for each, and uploads what they commit. SIGTERM
     ends it after the uploads; what could not be uploaded in time goes on at the next start.
     """
     settings = load(config)
+    if capture:
+        recording = settings.recording.model_copy(update={"capture_dir": capture.absolute()})
+        settings = settings.model_copy(update={"recording": recording})
     logs.configure(settings.log_level, json_lines=settings.log_json)
     try:
         asyncio.run(serve(settings))

@@ -4,13 +4,14 @@ import asyncio
 import dataclasses
 import signal
 from pathlib import Path
+from typing import cast
 
 import click
 from pydantic import SecretStr
 
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from recorder.tools.publish import Publication, Publisher, PublishError, local_addresses
-from recorder.tools.publish_media import Library
+from recorder.tools.publish_media import AudioCodec, Library, VideoCodec
 
 
 async def publish(publication: Publication, *, count: int, seconds: float | None, cache: Path | None) -> None:
@@ -60,8 +61,8 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> t
 @click.option("--app", "app_id", required=True, help="app id")
 @click.option("--channel", required=True)
 @click.option("--uid", type=click.IntRange(1, 2**32 - 1), required=True, help="of the first participant")
-@click.option("--video", type=click.Choice(["h264", "vp8", "none"]), default="h264", show_default=True)
-@click.option("--audio", type=click.Choice(["opus", "none"]), default="opus", show_default=True)
+@click.option("--video", type=click.Choice(["h264", "vp8", "vp9", "av1", "none"]), default="h264", show_default=True)
+@click.option("--audio", type=click.Choice(["opus", "pcmu", "pcma", "g722", "none"]), default="opus", show_default=True)
 @click.option("--size", callback=_size, default="640x360", show_default=True)
 @click.option("--fps", type=click.IntRange(1, 60), default=30, show_default=True)
 @click.option("--bitrate", type=click.IntRange(50, 20_000), default=600, show_default=True, help="of the video, kbit/s")
@@ -96,8 +97,8 @@ def command(
         channel=channel,
         uid=uid,
         token=SecretStr(token_file.read_text().strip()) if token_file else None,
-        video=None if video == "none" else "vp8" if video == "vp8" else "h264",
-        audio=audio != "none",
+        video=None if video == "none" else cast(VideoCodec, video),
+        audio=None if audio == "none" else cast(AudioCodec, audio),
         width=size[0],
         height=size[1],
         fps=fps,
@@ -105,8 +106,10 @@ def command(
         live=live,
         own_content=not shared_content,
     )
-    if publication.video is None and not publication.audio:
+    if publication.video is None and publication.audio is None:
         raise click.UsageError("nothing to publish: --video none --audio none")
+    if publication.live and publication.video == "av1":
+        raise click.UsageError("--live does not go with --video av1, which is encoded in a process of its own")
     use_addresses(local_addresses(hub))
     try:
         asyncio.run(publish(publication, count=count, seconds=seconds, cache=cache))

@@ -117,15 +117,15 @@ async def supervise(children: list[Child], stop: asyncio.Event, hurry: asyncio.E
     return failed
 
 
-def parts(config: Path | None) -> list[Part]:
+def parts(config: Path | None, capture: Path | None = None) -> list[Part]:
     """The parts of the service, in the order in which they are to end."""
 
-    def part(name: str, stop_seconds: float) -> Part:
-        options = ("--config", str(config)) if config else ()
-        argv = (sys.executable, "-m", "cli.main", "--bound-to", str(os.getpid()), name, *options)
+    def part(name: str, stop_seconds: float, *options: str) -> Part:
+        common = ("--config", str(config)) if config else ()
+        argv = (sys.executable, "-m", "cli.main", "--bound-to", str(os.getpid()), name, *common, *options)
         return Part(name, argv, stop_seconds)
 
-    return [part("agent", 120), part("api", 15), part("hub", 5)]
+    return [part("agent", 120, *(("--capture", str(capture)) if capture else ())), part("api", 15), part("hub", 5)]
 
 
 @contextlib.contextmanager
@@ -156,7 +156,7 @@ async def ready(settings: Settings) -> None:
             await asyncio.sleep(PROBE_SECONDS)
 
 
-async def serve(settings: Settings, config: Path | None) -> None:
+async def serve(settings: Settings, config: Path | None, capture: Path | None = None) -> None:
     """Run the whole service until SIGTERM or SIGINT; a second signal ends it without waiting for uploads.
 
     Raises:
@@ -172,7 +172,7 @@ async def serve(settings: Settings, config: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     with only_one(settings.data_dir) as lock:
-        children = [Child(part, inherit=(lock,)) for part in parts(config)]
+        children = [Child(part, inherit=(lock,)) for part in parts(config, capture)]
         async with asyncio.TaskGroup() as group:
             announcing = group.create_task(_announce(settings))
             failed = await supervise(children, stop, hurry)
@@ -196,11 +196,12 @@ def _reachable(host: str) -> str:
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
-def command(config: Path | None) -> None:
+@click.option("--capture", type=click.Path(path_type=Path, file_okay=False), help="folder for captures of all that is received, decrypted")
+def command(config: Path | None, capture: Path | None) -> None:
     """Run control plane, agent and channel hub on this machine.
 
     The first start writes the customer's credentials into the file that it prints.
     """
     settings = load(config)
     logs.configure(settings.log_level, json_lines=settings.log_json)
-    asyncio.run(serve(settings, config))
+    asyncio.run(serve(settings, config, capture))

@@ -3,11 +3,12 @@
 It scales nothing itself: each place is given a scaler by the caller.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mixer.canvas import Canvas
-from mixer.fit import Size, Tile, crop, even, fit, pixels
+from mixer.fit import Size, Tile, crop, fit, pixels
 from mixer.layouts import Placement
 from mixer.picture import BLACK, Colour, Picture, Planes
 
@@ -28,14 +29,17 @@ class Compositor:
     """Owns the canvas's content. Not thread-safe; everything takes effect at the next `draw()`."""
 
     def __init__(self, canvas: Canvas, new_scaler: Callable[[], Scaler]) -> None:
+        self.spent_ns = 0  # CPU time of `draw()` so far, scaling included
         self._canvas = canvas
         self._new_scaler = new_scaler
         self._layers: list[_Layer] = []
+        self._parts: list[_Part] = []  # of all layers, topmost first
         self._pictures: dict[int, Picture] = {}
+        self._uids: set[int] = set()  # who has a place
         self._images: Mapping[int, Image] = {}
         self._default_image: Image | None = None
         self._background = Planes.filled(canvas.size)
-        self._dirty = [canvas.tile]
+        self._is_stale = True  # everything must be painted again
 
     def arrange(self, placements: Sequence[Placement]) -> None:
         """Replace the layout. Pictures of users who are no longer placed are forgotten."""
@@ -46,22 +50,31 @@ class Compositor:
             kept.pop(placement) if placement in kept else _Layer(placement, pixels(placement.rect, self._canvas.size), self._new_scaler())
             for placement in placements
         ]
-        uids = {placement.uid for placement in placements}
-        self._pictures = {uid: picture for uid, picture in self._pictures.items() if uid in uids}
-        self._dirty.append(self._canvas.tile)
+        for index, layer in enumerate(self._layers):
+            layer.parts = self._stack(layer.tile)
+            layer.around = [
+                other
+                for number, other in enumerate(self._layers)
+                if number != index and other.tile.contains(layer.tile) and (other.tile != layer.tile or number < index)
+            ]
+        self._parts = self._stack(self._canvas.tile)
+        self._uids = {placement.uid for placement in placements}
+        self._pictures = {uid: picture for uid, picture in self._pictures.items() if uid in self._uids}
+        self._is_stale = True
 
     def set_picture(self, uid: int, picture: Picture | None) -> None:
         """Show `picture` from now on; None: the user's image or the background. Ignored for users without a place."""
         if picture is None:
             self._pictures.pop(uid, None)
-        elif any(layer.placement.uid == uid for layer in self._layers):
+        elif uid in self._uids:
             self._pictures[uid] = picture
 
     def set_background(self, colour: Colour = BLACK, picture: Picture | None = None) -> None:
         """What shows where nobody is drawn: `picture`, cropped to fill the canvas, or else `colour`."""
-        size = self._canvas.size
-        self._background = Planes.filled(size, colour) if picture is None else _filling(picture, size, self._new_scaler())
-        self._dirty.append(self._canvas.tile)
+        self._background.fill(colour)
+        if picture is not None:
+            self._background.copy_from(_Filling(self._canvas.size, self._new_scaler())(picture))
+        self._is_stale = True
 
     def set_images(self, images: Mapping[int, Image], default: Image | None = None) -> None:
         """What shows in the places of users without video; `default` is for users who are in the channel and have none."""
@@ -70,13 +83,17 @@ class Compositor:
 
     def draw(self) -> bool:
         """Bring the canvas up to date; tell whether it changed."""
-        dirty, self._dirty = self._dirty, []
-        for layer in self._layers:
-            if layer.show(*self._content(layer.placement)):
-                dirty.append(layer.tile)
-        for tile in _outermost(dirty):
-            self._repaint(tile)
-        return bool(dirty)
+        started_ns = time.thread_time_ns()
+        changed = [layer for layer in self._layers if layer.show(*self._content(layer.placement))]
+        is_stale, self._is_stale = self._is_stale, False
+        if is_stale:
+            self._repaint(self._canvas.tile, self._parts)
+        else:
+            for layer in changed:
+                if not any(outer in changed for outer in layer.around):
+                    self._repaint(layer.tile, layer.parts)
+        self.spent_ns += time.thread_time_ns() - started_ns
+        return is_stale or bool(changed)
 
     def _content(self, placement: Placement) -> tuple[Picture | None, bool]:
         picture = self._pictures.get(placement.uid)
@@ -85,22 +102,28 @@ class Compositor:
         image = self._images.get(placement.uid, self._default_image if placement.present else None)
         return (image.picture, image.fit) if image else (None, False)
 
-    def _repaint(self, tile: Tile) -> None:
-        """Paint everything that shows within `tile`, beginning with the topmost layer that hides all below it."""
-        stack: list[tuple[_Layer, Tile]] = []
-        hidden = False
+    def _stack(self, tile: Tile) -> list["_Part"]:
+        """What of the layers lies within `tile`, topmost first."""
+        stack = []
         for layer in reversed(self._layers):
             part = layer.tile.intersection(tile)
-            if part is None or layer.planes is None:
+            if part is not None:
+                stack.append(_Part(layer, part, self._canvas.planes.cut(part), hides=layer.is_opaque and part == tile))
+        return stack
+
+    def _repaint(self, tile: Tile, parts: Sequence["_Part"]) -> None:
+        """Paint everything that shows within `tile`, beginning with the topmost layer that hides all below it."""
+        shown: list[_Part] = []
+        for part in parts:
+            if part.layer.planes is None:
                 continue
-            stack.append((layer, part))
-            hidden = layer.is_opaque and part == tile
-            if hidden:
+            shown.append(part)
+            if part.hides:
                 break
-        if not hidden:
+        else:
             self._canvas.planes.cut(tile).copy_from(self._background.cut(tile))
-        for layer, part in reversed(stack):
-            layer.paint(self._canvas.planes.cut(part), part)
+        for part in reversed(shown):
+            part.layer.paint(part.target, part.tile)
 
 
 class _Layer:
@@ -111,51 +134,75 @@ class _Layer:
         self.tile = tile
         self.planes: Planes | None = None  # None: nothing to paint
         self.is_opaque = placement.alpha >= 1
-        self._scaler = scaler
-        self._shown: tuple[Picture | None, bool] = (None, False)
+        self.parts: list[_Part] = []  # what lies within this tile, from all layers, topmost first
+        self.around: list[_Layer] = []  # whose repainting repaints this tile
+        self._is_visible = tile.width > 0 and tile.height > 0 and placement.alpha > 0
+        self._filling = _Filling(tile.size, scaler)
+        self._fitting = _Fitting(tile.size, scaler)
+        self._shown: Picture | None = None
+        self._is_fitted = False
 
     def show(self, picture: Picture | None, whole: bool) -> bool:
         """Take this picture over, fitted (`whole`) or cropped; tell whether the place looks different now."""
-        if (picture, whole) == self._shown or not (self.tile.width and self.tile.height and self.placement.alpha > 0):
+        if (picture is self._shown and whole == self._is_fitted) or not self._is_visible:
             return False
-        self._shown = picture, whole
+        self._shown, self._is_fitted = picture, whole
         if picture is None:
             self.planes = None
-        elif whole:
-            self.planes = _fitted(picture, self.tile.size, self._scaler)
         else:
-            self.planes = _filling(picture, self.tile.size, self._scaler)
+            self.planes = self._fitting(picture) if whole else self._filling(picture)
         return True
 
     def paint(self, target: Planes, part: Tile) -> None:
         assert self.planes is not None
-        source = self.planes.cut(part.relative_to(self.tile))
+        source = self.planes if part == self.tile else self.planes.cut(part.relative_to(self.tile))
         if self.is_opaque:
             target.copy_from(source)
         else:
             target.blend_from(source, self.placement.alpha)
 
 
-def _filling(picture: Picture, size: Size, scaler: Scaler) -> Planes:
-    # Turned after scaling: the result is the same and there is less to turn.
-    shape = size.turned(picture.rotation)
-    part = crop(picture.planes.size, picture.rotation, size)
-    return scaler(picture, part, shape.width, shape.height).turned(picture.rotation)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What of a layer lies within some tile."""
+
+    layer: _Layer
+    tile: Tile
+    target: Planes  # there on the canvas
+    hides: bool  # nothing shows through: it is opaque and as large as that tile
 
 
-def _fitted(picture: Picture, size: Size, scaler: Scaler) -> Planes:
-    inner = fit(picture.planes.size, picture.rotation, size)
-    shape = inner.size.turned(picture.rotation)
-    whole = Tile(0, 0, even(picture.planes.size.width), even(picture.planes.size.height))
-    planes = Planes.filled(size)
-    planes.cut(inner).copy_from(scaler(picture, whole, shape.width, shape.height).turned(picture.rotation))
-    return planes
+class _Filling:
+    """Crops pictures to fill a place."""
+
+    def __init__(self, size: Size, scaler: Scaler) -> None:
+        self._size = size
+        self._scaler = scaler
+
+    def __call__(self, picture: Picture) -> Planes:
+        # Turned after scaling: the result is the same and there is less to turn.
+        shape = self._size.turned(picture.rotation)
+        part = crop(picture.planes.size, picture.rotation, self._size)
+        return self._scaler(picture, part, shape.width, shape.height).turned(picture.rotation)
 
 
-def _outermost(tiles: Iterable[Tile]) -> list[Tile]:
-    """The tiles without those that lie inside another."""
-    outermost: list[Tile] = []
-    for tile in sorted(tiles, key=lambda tile: -tile.width * tile.height):
-        if not any(other.contains(tile) for other in outermost):
-            outermost.append(tile)
-    return outermost
+class _Fitting:
+    """Shows whole pictures in the middle of a place, between black bars."""
+
+    def __init__(self, size: Size, scaler: Scaler) -> None:
+        self._size = size
+        self._scaler = scaler
+        self._inner = Tile(0, 0, 0, 0)  # where the last picture went
+        self._barred: Planes | None = None
+
+    def __call__(self, picture: Picture) -> Planes:
+        source = picture.planes.size
+        inner = fit(source, picture.rotation, self._size)
+        shape = inner.size.turned(picture.rotation)
+        scaled = self._scaler(picture, Tile(0, 0, source.width, source.height), shape.width, shape.height).turned(picture.rotation)
+        if inner.size == self._size:
+            return scaled
+        if self._barred is None or inner != self._inner:
+            self._inner, self._barred = inner, Planes.filled(self._size)
+        self._barred.cut(inner).copy_from(scaled)
+        return self._barred

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+_SIGNIFICANT = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Rect:
@@ -91,9 +93,9 @@ def even(length: int) -> int:
 
 
 def _edge(fraction: float, length: int) -> int:
-    # Rounded to a hundredth of a pixel pair first: edges that are equal but for float noise (0.1 + 0.7 against 0.8)
-    # must not fall to different sides of a half.
-    pairs = math.floor(round(fraction * length / 2, 2) + 0.5)
+    # Six decimals are significant. Edges that are equal but for the seventh (0.333333 + 0.333333 against 0.666667) or for float
+    # noise must not fall to different sides of a half; a millionth of the longest canvas is less than a thousandth of a pair.
+    pairs = math.floor((fraction + _SIGNIFICANT) * length / 2 + 0.5)
     return 2 * min(max(pairs, 0), length // 2)
 
 

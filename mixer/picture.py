@@ -47,15 +47,24 @@ class Planes:
         return Planes(self.y[whole], self.u[half], self.v[half])
 
     def turned(self, rotation: int) -> "Planes":
-        """The planes turned clockwise by 0, 90, 180 or 270 degrees."""
-        if rotation % 360 == 0:
+        """A view turned clockwise by 0, 90, 180 or 270 degrees; nothing is copied."""
+        quarters = rotation // 90 % 4
+        if quarters == 0:
             return self
-        y, u, v = (np.ascontiguousarray(np.rot90(plane, -(rotation // 90))) for plane in self)
-        return Planes(y, u, v)
+        if quarters == 1:
+            return Planes(self.y.T[:, ::-1], self.u.T[:, ::-1], self.v.T[:, ::-1])
+        if quarters == 2:
+            return Planes(self.y[::-1, ::-1], self.u[::-1, ::-1], self.v[::-1, ::-1])
+        return Planes(self.y.T[::-1], self.u.T[::-1], self.v.T[::-1])
 
     def copy_from(self, source: "Planes") -> None:
-        for target, plane in zip(self, source, strict=True):
-            target[:] = plane
+        self.y[:] = source.y
+        self.u[:] = source.u
+        self.v[:] = source.v
+
+    def fill(self, colour: Colour) -> None:
+        for plane, value in zip(self, colour, strict=True):
+            plane[:] = value
 
     def blend_from(self, source: "Planes", alpha: float) -> None:
         """Mix `source` in: 0 leaves what is here, 1 replaces it."""

@@ -63,6 +63,7 @@ class Agent(_Section):
     addresses: tuple[Address, ...] = Field(
         ("127.0.0.1",), description="this machine's addresses workers offer as ICE candidates; empty: those of every interface but loopback"
     )
+    replay: Path | None = Field(None, description="folder of a capture that every recording plays in a loop instead of joining a channel")
     upload_parallel: int = Field(4, ge=1, description="files of one recording uploaded at the same time")
     local_root: Path | None = Field(None, description="root of vendor 100 (local folder); default: data_dir/recordings")
     allowed_networks: tuple[str, ...] = Field(
@@ -77,6 +78,8 @@ class Recording(_Section):
     video_encoder: str = "libx264"
     lease_seconds: float = Field(12, gt=3, description="a worker that lost its agent for longer closes its slice and ends")
     max_restarts: int = Field(3, ge=0, description="a recording whose worker dies more often ends")
+    capture_dir: Path | None = Field(None, description="each worker writes what it receives, decrypted, into a folder in this one")
+    capture_megabytes: int = Field(1024, ge=1, description="longest capture of one worker; then it ends and the recording goes on")
 
 
 class Settings(BaseSettings):

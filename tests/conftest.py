@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.chaos")  # cases that several suites run
+
 SECONDS = {"unit": 20, "contract": 30, "integration": 60, "e2e": 300}
 
 

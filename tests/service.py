@@ -25,8 +25,8 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def service(data: Path, **environment: str) -> AsyncIterator[Service]:
-    """`serve` on free ports of loopback, ready. `environment`: further settings, without their prefix."""
+async def service(data: Path, *options: str, **environment: str) -> AsyncIterator[Service]:
+    """`serve` with `options` on free ports of loopback, ready. `environment`: further settings, without their prefix."""
     data.mkdir(parents=True, exist_ok=True)
     api, probes, hub = free_ports(3)
     own = {
@@ -38,6 +38,6 @@ async def service(data: Path, **environment: str) -> AsyncIterator[Service]:
     }
     variables = {f"CLOUD_RECORDER_{name}": value for name, value in {**own, **environment}.items()}
     log = data / "serve.log"
-    async with spawned(log, "serve", environment=variables) as process:
+    async with spawned(log, "serve", *options, environment=variables) as process:
         await until_said(process, log, "ready;", "the service")
         yield Service(f"http://127.0.0.1:{api}", f"http://127.0.0.1:{hub}", data, Credentials.read(data / "credentials.json"))

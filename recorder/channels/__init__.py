@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from recorder.frames import EncodedFrame, Track
+from recorder.rtp.capture_writer import CaptureWriter
 from recorder.spec import RecordingSpec, Subscription
 
 
@@ -70,6 +71,7 @@ class Place:
     url: str
     zero_ns: int  # time.monotonic_ns() at the zero of the recording's timeline
     jitter_ms: int = 500
+    capture: CaptureWriter | None = None  # takes what is received
     addresses: tuple[str, ...] = ()  # local addresses offered to ICE; empty: those of every interface but loopback
 
 

@@ -16,16 +16,18 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
-from recorder.frames import EncodedFrame, Kind, Track
+from recorder.frames import Kind, Track
 from recorder.hub import messages
+from recorder.media.timeline import SenderClock
 from recorder.rtp import depacketisers
+from recorder.rtp.negotiation import VIDEO_ORIENTATION, Media, offer_codecs, offer_extension, use_addresses
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import VIDEO_ORIENTATION, Media, MediaTap, offer_extension, use_addresses
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, MediaTap
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
 
-FEEDBACK_SECONDS = 0.02
+WATCH_SECONDS = 0.25
 CONNECT_SECONDS = 10.0
 REJOIN_SECONDS = 30.0  # how long the roster may be away before the channel counts as lost
 RETRY_SECONDS = 0.2  # after a session that failed, doubled up to five seconds
@@ -54,6 +56,7 @@ class HubConnector:
 
     async def join(self) -> None:
         use_addresses(self._place.addresses)
+        offer_codecs()
         offer_extension("video", VIDEO_ORIENTATION)
         deadline = time.monotonic() + CONNECT_SECONDS
         while True:
@@ -123,7 +126,7 @@ class HubConnector:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._settle()
-            group.create_task(self._give_feedback())
+            group.create_task(self._watch_sessions())
             error = await self._read_rosters()
             if not self._leaving:
                 self._leaving = True
@@ -233,12 +236,11 @@ class HubConnector:
             if follower:
                 follower.want(frozenset(kinds), sends=bool(_sent(participant) & kinds))
 
-    async def _give_feedback(self) -> None:
+    async def _watch_sessions(self) -> None:
         while True:
-            await asyncio.sleep(FEEDBACK_SECONDS)
-            now = time.monotonic_ns()
-            for follower in tuple(self._followers.values()):
-                follower.tick(now)
+            await asyncio.sleep(WATCH_SECONDS)
+            for follower in self._followers.values():
+                follower.check()
 
     # ---- for the followers ----
 
@@ -263,18 +265,16 @@ class HubConnector:
             if codec.name in depacketisers.CODECS
         }
         repeats = {c.payload_type: int(c.fmtp["apt"]) for m in media for c in m.codecs if c.name == "rtx" and "apt" in c.fmtp}
-        return SessionReceiver(
+        create = self._place.capture.receiver if self._place.capture else SessionReceiver
+        return create(
             uid,
             routes=routes,
             retransmissions=repeats,
             orientation_id=next((m.extensions.get(VIDEO_ORIENTATION, 0) for m in media if m.kind == "video"), 0),
-            on_frame=self._frame,
+            on_frame=self._listener.frame,
             patience_ns=self._place.jitter_ms * 1_000_000,
             zero_ns=self._place.zero_ns,
         )
-
-    def _frame(self, frame: EncodedFrame) -> None:
-        self._listener.frame(frame)
 
 
 class _Session:
@@ -285,16 +285,10 @@ class _Session:
         self.receiver = receiver
         self.resource = resource
         self.kinds = kinds
-        self.packets_seen = 0
-        self.last_packet_ns = time.monotonic_ns()
+        self.awaited_ns = time.monotonic_ns()  # since when packets should come
 
-    def tick(self, now_ns: int) -> None:
-        feedback = self.receiver.tick(now_ns)
-        if feedback:
-            self.tap.send_rtcp(b"".join(feedback))
-        if self.receiver.counters.packets != self.packets_seen:
-            self.packets_seen = self.receiver.counters.packets
-            self.last_packet_ns = now_ns
+    def silent_seconds(self) -> float:
+        return (time.monotonic_ns() - max(self.awaited_ns, self.receiver.last_packet_ns)) / 1e9
 
 
 class _Follower:
@@ -307,11 +301,12 @@ class _Follower:
         self._sends = False
         self._changed = asyncio.Event()
         self._session: _Session | None = None
+        self._clock = SenderClock()  # of all sessions: what is known of the sender holds in the next one too
         self.task: asyncio.Task[None] | None = None
 
     def want(self, kinds: frozenset[Kind], *, sends: bool) -> None:
         if sends and not self._sends and self._session:
-            self._session.last_packet_ns = time.monotonic_ns()
+            self._session.awaited_ns = time.monotonic_ns()
         self._sends = sends
         if kinds != self._kinds:
             self._kinds = kinds
@@ -326,11 +321,10 @@ class _Follower:
             self._session.tap.drain()
             self._session.receiver.flush()
 
-    def tick(self, now_ns: int) -> None:
-        if self._session:
-            self._session.tick(now_ns)
-            if not self._serves(self._session):
-                self._changed.set()
+    def check(self) -> None:
+        """Wake up when the session no longer gives what is wanted."""
+        if self._session and not self._serves(self._session):
+            self._changed.set()
 
     def request_keyframe(self) -> None:
         if self._session:
@@ -368,7 +362,7 @@ class _Follower:
         """It gives what is wanted."""
         if session is None or session.tap.closed.is_set() or session.kinds != self._kinds:
             return False
-        return not self._sends or time.monotonic_ns() - session.last_packet_ns < SILENT_SECONDS * 1e9
+        return not self._sends or session.silent_seconds() < SILENT_SECONDS
 
     def _may_come_back(self, session: _Session | None) -> bool:
         """It is merely silent: its path may be open again before a new session is."""
@@ -398,22 +392,14 @@ class _Follower:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         for kind in sorted(kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
-        receiver: SessionReceiver | None = None
-
-        def on_rtp(packet: bytes, arrival_ns: int) -> None:
-            if receiver:
-                receiver.packet(packet, arrival_ns)
-
-        def on_rtcp(packet: bytes, arrival_ns: int) -> None:
-            if receiver:
-                receiver.control(packet, arrival_ns)
-
-        tap = MediaTap(pc, on_rtp=on_rtp, on_rtcp=on_rtcp)
+        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS)
         try:
             await pc.setLocalDescription(await pc.createOffer())
             answer, resource = await self._connector.offer(self._uid, pc.localDescription.sdp)
             await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
             receiver = self._connector.receiver(self._uid, tap.media())
+            receiver.sender = self._clock
+            tap.listen(receiver.packet, receiver.control, lambda now_ns: _give_feedback(tap, receiver, now_ns))
             await tap.connected(CONNECT_SECONDS)
         except BaseException:
             await tap.close()
@@ -428,6 +414,14 @@ class _Follower:
         with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client is closed already
             if session.resource:
                 await self._connector.http.delete(session.resource, timeout=LEAVE_SECONDS)
+
+
+def _give_feedback(tap: MediaTap, receiver: SessionReceiver, now_ns: int) -> bool:
+    """A tick of a session; returns whether a packet is missing."""
+    feedback = receiver.tick(now_ns)
+    if feedback:
+        tap.send_rtcp(b"".join(feedback))
+    return receiver.waits
 
 
 def _lost(close_code: int | None) -> ChannelError | None:

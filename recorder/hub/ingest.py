@@ -14,7 +14,9 @@ from recorder.hub.source import Repair, Source
 from recorder.rtp.packet import Header, nack, parse_header, picture_loss_indication, receiver_report
 
 SILENT_NS: Final = 3_000_000_000  # a track without packets for so long counts as muted
-DEAD_NS: Final = 15_000_000_000  # a publisher without any sign of life for so long is gone
+# A publisher without any sign of life for so long is gone. It believes in its session as long as its consent to send lasts
+# (RFC 7675 section 5.1), and goes on in it after a shorter blackout without noticing.
+DEAD_NS: Final = 30_000_000_000
 REPAIR_SECONDS: Final = 0.02
 _REPORT_INTERVAL_NS: Final = 1_000_000_000
 _SSRC_LIMIT: Final = 16

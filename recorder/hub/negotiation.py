@@ -17,6 +17,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.exceptions import InternalError, OperationError
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
 from recorder.frames import Kind
@@ -50,12 +51,12 @@ class Line:
 
     kind: Kind
     direction: str
-    codecs: tuple[str, ...]  # lower case, in the offer's order
+    codecs: tuple[str, ...]  # lower case, in the offer's order, without profiles that can't be read
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    sdp: str  # with the candidates that may be tried
+    sdp: str  # with the candidates that may be tried, and codecs that may be taken
     lines: tuple[Line, ...]
     ufrag: str
     candidates: int
@@ -76,9 +77,9 @@ def read_offer(text: str, *, allow_loopback: bool) -> Offer:
             candidates += 1
         if line.strip() != "a=end-of-candidates":  # peer-reflexive ones may still come; the connection has a time limit anyway
             kept.append(line)
-    sdp = "\r\n".join(kept) + "\r\n"
     try:
-        description = SessionDescription.parse(sdp)
+        description = SessionDescription.parse("\r\n".join(kept) + "\r\n")
+        sdp = "\r\n".join(_without_unreadable(kept, description)) + "\r\n"
         lines = tuple(_line(media) for media in description.media)
         ufrag = description.media[0].ice.usernameFragment if description.media and description.media[0].ice else None
     except _BROKEN as error:
@@ -211,4 +212,25 @@ def _line(media: MediaDescription) -> Line:
     if media.kind not in ("audio", "video"):
         raise OfferUnacceptable("only audio and video are taken")
     kind: Kind = "audio" if media.kind == "audio" else "video"
-    return Line(kind, media.direction or "sendrecv", tuple(codec.name.lower() for codec in media.rtp.codecs))
+    names = tuple(codec.name.lower() for codec in media.rtp.codecs if _is_readable(codec))
+    return Line(kind, media.direction or "sendrecv", names)
+
+
+def _is_readable(codec: RTCRtpCodecParameters) -> bool:
+    """Whether it is 4:2:0 in 8 bits, as the other profiles of VP9 and AV1 are not; aiortc does not look at them."""
+    profile = {"vp9": "profile-id", "av1": "profile"}.get(codec.name.lower())
+    return profile is None or str(codec.parameters.get(profile, "0")) == "0"
+
+
+def _without_unreadable(lines: list[str], description: SessionDescription) -> list[str]:
+    left_out = [{codec.payloadType for codec in media.rtp.codecs if not _is_readable(codec)} for media in description.media]
+    kept, section = [], -1
+    for line in lines:
+        section += line.startswith("m=")
+        name, _, value = line.partition(":")
+        if section >= 0 and name in ("a=rtpmap", "a=fmtp", "a=rtcp-fb") and left_out[section]:
+            number = value.split(" ", 1)[0]
+            if number.isdecimal() and int(number) in left_out[section]:
+                continue
+        kept.append(line)
+    return kept

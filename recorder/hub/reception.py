@@ -1,12 +1,22 @@
 """What of one publisher's SSRC has arrived: order, gaps to be repaired, and the figures of receiver reports. Pure."""
 
+from dataclasses import dataclass
+
 from recorder.hub.feedback import SenderInfo
 from recorder.rtp.packet import ReportBlock
 
 _LONGEST_GAP = 512  # packets; a larger jump is a restart of the sender, not loss
 _FIRST_NACK_NS = 10_000_000  # after the gap was seen: reordered packets fill it without help
-_NACK_INTERVAL_NS = 60_000_000
+_NACK_INTERVAL_NS = 60_000_000  # at least: longer where repairs take longer, or each would come several times
 _NACK_TRIES = 10
+_GIVEN_UP_NS = 1_000_000_000  # no recorder waits longer
+
+
+@dataclass(slots=True)
+class _Missing:
+    due_ns: int  # when to ask
+    first_ns: int = 0  # when it was asked for first
+    tries: int = 0
 
 
 class Reception:
@@ -19,7 +29,8 @@ class Reception:
         self._base = self._highest = first_sequence - 1  # extended: without wrap
         self._received = 0
         self._far_back = -1  # the last sequence number far behind
-        self._missing: dict[int, tuple[int, int]] = {}  # extended sequence -> (when to ask, how often asked)
+        self._missing: dict[int, _Missing] = {}  # by extended sequence number
+        self._repair_ns = 0.0  # how long repairs take, smoothed
         self._expected_before = self._received_before = 0
         self._transit = 0
         self._jitter = 0.0
@@ -38,7 +49,10 @@ class Reception:
             if step > 1:
                 self._note_gap(extended, arrival_ns)
             self._highest = extended
-        elif self._missing.pop(self._highest - (-step & 0xFFFF), None) is None:
+        elif (missing := self._missing.pop(self._highest - (-step & 0xFFFF), None)) is not None:
+            if missing.tries:
+                self._repair_ns += (arrival_ns - missing.first_ns - self._repair_ns) / 8
+        else:
             if -step & 0xFFFF > _LONGEST_GAP:  # two in a row are no stray packet (RFC 3550 appendix A.1)
                 self.restarted = sequence == (self._far_back + 1) & 0xFFFF
                 self._far_back = sequence
@@ -50,13 +64,16 @@ class Reception:
     def lost(self, now_ns: int) -> list[int]:
         """The 16-bit sequence numbers to be asked for now, in order; what was asked for in vain too often is given up."""
         due = []
-        for extended, (when, tries) in list(self._missing.items()):
-            if when > now_ns:
+        pause_ns = max(_NACK_INTERVAL_NS, int(self._repair_ns * 1.25))
+        for extended, missing in list(self._missing.items()):
+            if missing.due_ns > now_ns:
                 continue
-            if tries == _NACK_TRIES:
+            if missing.tries == _NACK_TRIES or (missing.tries and now_ns - missing.first_ns > _GIVEN_UP_NS):
                 del self._missing[extended]
                 continue
-            self._missing[extended] = (now_ns + _NACK_INTERVAL_NS, tries + 1)
+            missing.first_ns = missing.first_ns if missing.tries else now_ns
+            missing.tries += 1
+            missing.due_ns = now_ns + pause_ns
             due.append(extended & 0xFFFF)
         return due
 
@@ -85,7 +102,7 @@ class Reception:
             self._base += newest - self._highest - 1  # these packets were never sent
             return
         for extended in range(self._highest + 1, newest):
-            self._missing[extended] = (arrival_ns + _FIRST_NACK_NS, 0)
+            self._missing[extended] = _Missing(arrival_ns + _FIRST_NACK_NS)
         while len(self._missing) > _LONGEST_GAP:
             del self._missing[next(iter(self._missing))]
 

@@ -10,7 +10,7 @@ from typing import Final
 import uvicorn
 
 from recorder.hub.app import create_app
-from recorder.rtp.tap import VIDEO_ORIENTATION, offer_extension, use_addresses
+from recorder.rtp.negotiation import VIDEO_ORIENTATION, offer_codecs, offer_extension, use_addresses
 from recorder.settings import Hub, check_addresses
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket |
     """
     check_addresses("hub.addresses", settings.addresses)
     use_addresses(settings.addresses)
+    offer_codecs()
     offer_extension("video", VIDEO_ORIENTATION)
     config = uvicorn.Config(
         create_app(settings),

@@ -44,7 +44,8 @@ class Session:
         self._over = asyncio.Event()
 
     def listen(self, on_rtp: RtpHandler, on_rtcp: RtpHandler) -> None:
-        self.tap = MediaTap(self._connection, on_rtp=on_rtp, on_rtcp=on_rtcp)
+        self.tap = MediaTap(self._connection)
+        self.tap.listen(on_rtp, on_rtcp)
 
     def end(self, reason: str) -> None:
         """Ask the session to end; harmless when repeated."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from recorder.frames import Kind
 from recorder.hub.feedback import SenderInfo
 from recorder.hub.reception import Reception
+from recorder.rtp.negotiation import VIDEO_ORIENTATION, Media
 from recorder.rtp.packet import ONE_BYTE_EXTENSIONS, Header, extensions, parse_header
-from recorder.rtp.tap import VIDEO_ORIENTATION, Media
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"

@@ -12,20 +12,20 @@ from mixer.picture import Picture, Plane, Planes
 # Values of AVColorSpace in VideoFrame.colorspace; PyAV names only those of swscale.
 _BT709 = 1
 _BT601 = 6  # SMPTE 170M
-_BT2020 = (9, 10)
+_RARE = {7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}
 
 
 def picture_of(frame: VideoFrame, rotation: int = 0) -> Picture:
     """The decoded frame as the mixer's picture, a view of its memory. `rotation`: degrees clockwise, in quarters.
 
-    Only 4:2:0 with 8 bits is taken as it is; anything else is converted here.
+    Only 4:2:0 with 8 bits in BT.601 or BT.709 is taken as it is; anything else is converted here.
     """
     matrix: Literal["bt601", "bt709"] = "bt709" if frame.colorspace == _BT709 else "bt601"
     full_range = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    if frame.format.name not in ("yuv420p", "yuvj420p") or frame.colorspace in _BT2020:
+    if frame.format.name not in ("yuv420p", "yuvj420p") or frame.colorspace in _RARE:
         frame = frame.reformat(
             format="yuv420p",
-            src_colorspace=Colorspace.BT2020 if frame.colorspace in _BT2020 else swscale_matrix(matrix),
+            src_colorspace=_RARE.get(frame.colorspace, swscale_matrix(matrix)),
             dst_colorspace=Colorspace.ITU601,
             src_color_range=ColorRange.JPEG if full_range or frame.format.is_rgb else ColorRange.MPEG,
             dst_color_range=ColorRange.MPEG,

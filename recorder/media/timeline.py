@@ -35,11 +35,10 @@ _PAUSE_NS = 600_000_000_000  # clocks that differ by 100 ppm are 60 ms apart aft
 _COAST_NS = 60_000_000_000
 _UNUSED_NS = 2_000_000_000
 _REPORTS = 5  # a majority of them decides
-_REPORT_NOISE_NS = 100_000_000  # from their middle; a majority further away means that this clock jumps about
+_REPORT_NOISE_NS = 50_000_000  # from their middle; a majority further away means that this clock jumps about
 _REPORT_AGE_NS = 60_000_000_000
 _REPORT_BEHIND_NS, _REPORT_AHEAD_NS = 10_000_000_000, 600_000_000_000  # of the last packet: reports go on in a pause
 _NTP_ZERO_NS = -2_208_988_800 * _SECOND  # in Unix time: the sender has no clock (RFC 3550 section 6.4.1)
-_NTP_ERA_NS = (1 << 32) * _SECOND  # the seconds of an NTP time begin anew in 2036
 _WINDOW_NS = 10_000_000_000
 _CHECKPOINT_NS, _CHECKPOINTS = 60_000_000_000, 11  # drift is measured over ten minutes
 _NEVER = 1 << 62
@@ -75,9 +74,9 @@ class SenderClock:
 
     def begin(self, offset_ns: int, least_ns: int, arrival_ns: int, *, voice: bool) -> None:
         """Count the sender's wall clock from a stream that stays where it is; `least_ns` is the offset its arrivals suggest."""
+        self.follows_voice = voice or (self.follows_voice and arrival_ns - self.used_ns <= _PAUSE_NS)
         self.offset_ns = offset_ns
         self.begun_ns = self.used_ns = arrival_ns
-        self.follows_voice |= voice
         self._least = _Least()
         self._least.add(least_ns, arrival_ns)
 
@@ -103,11 +102,28 @@ class StreamClock:
         self._rate = clock_rate
         self._voice = clock_rate != _VIDEO_RATE_HZ
         self._sender = sender
-        self._last: int | None = None  # timestamp
-        self._ticks = 0  # from the stream's begin to the last timestamp
-        self._offset_ns = 0  # timeline minus media time (since the stream's begin), as applied
+        self._back = -_BACK_NS * clock_rate // _SECOND
+        self._last: int | None = None
         self._begin(0, 0)
         self._last = None
+
+    def _begin(self, timestamp: int, arrival_ns: int) -> int:
+        """Start by arrival, knowing nothing."""
+        self._last = timestamp
+        self._ticks = 0  # from the stream's begin, where media time is zero, to the last timestamp
+        self._offset_ns = arrival_ns  # timeline minus media time, as applied
+        self._begun_ns = self._followed_ns = arrival_ns
+        self._recent_ns = self._before_ns = arrival_ns  # the least arrival minus media time since the last correction, and before
+        self._applied_ns = self._due_ns = 0  # media time of the last correction and of the next
+        self._least = _Least()
+        self._late_since_ns: int | None = None
+        self._reports: deque[int] = deque(maxlen=_REPORTS)  # sender's wall clock minus media time
+        self._reported_ns = 0  # media time
+        self._wall_ns: int | None = None  # what the reports say together; None: nothing
+        self._trusted_ns = -_NEVER  # arrival of the last packet that was placed by reports
+        self._coast_ns = 0  # our offset then, without the sender's corrections
+        self._checkpoints: deque[tuple[int, int]] = deque(maxlen=_CHECKPOINTS)
+        return arrival_ns
 
     @property
     def drift_ppm(self) -> float:
@@ -139,7 +155,8 @@ class StreamClock:
         return media_ns + self._offset_ns
 
     def report(self, timestamp: int, ntp_ns: int) -> None:
-        """Take a sender report: at this RTP timestamp the sender's wall clock showed `ntp_ns`, of any NTP era."""
+        """Take a sender report: at this RTP timestamp the sender's wall clock showed `ntp_ns`. Only its course counts: where it
+        counts from, and whether it begins anew as NTP's seconds do in 2036, is all the same."""
         if self._last is None:  # before any media, as some senders do
             return
         step = ((timestamp - self._last + 0x80000000) & 0xFFFFFFFF) - 0x80000000
@@ -148,7 +165,7 @@ class StreamClock:
             self.reports_refused += 1
             return
         media_ns = (self._ticks + step) * _SECOND // self._rate
-        wall_ns = self._in_our_era(ntp_ns - media_ns)
+        wall_ns = ntp_ns - media_ns
         if media_ns - self._reported_ns > _REPORT_AGE_NS or self._stood_still(wall_ns):
             self._reports.clear()
         self._reports.append(wall_ns)
@@ -156,23 +173,6 @@ class StreamClock:
         middle = int(median(self._reports))
         near = sum(abs(wall_ns - middle) <= _REPORT_NOISE_NS for wall_ns in self._reports)
         self._wall_ns = middle if 2 * near > len(self._reports) else None
-
-    def _begin(self, timestamp: int, arrival_ns: int) -> int:
-        """Start by arrival, knowing nothing."""
-        self._last, self._ticks = timestamp, 0
-        self._back = -_BACK_NS * self._rate // _SECOND
-        self._offset_ns = self._begun_ns = self._followed_ns = arrival_ns
-        self._recent_ns = self._before_ns = arrival_ns  # the least arrival minus media time since the last correction, and before
-        self._applied_ns = self._due_ns = 0  # media time of the last correction and of the next
-        self._least = _Least()
-        self._late_since_ns: int | None = None
-        self._reports: deque[int] = deque(maxlen=_REPORTS)  # sender's wall clock minus media time
-        self._reported_ns = 0  # media time
-        self._wall_ns: int | None = None  # what the reports say together; None: nothing
-        self._trusted_ns = -_NEVER  # arrival of the last packet that was placed by reports
-        self._coast_ns = 0  # our offset then, without the sender's corrections
-        self._checkpoints: deque[tuple[int, int]] = deque(maxlen=_CHECKPOINTS)
-        return arrival_ns
 
     def _disproved(self, step: int, late_ns: int, arrival_ns: int) -> bool:
         """Whether this lateness, early when negative, shows that the timestamps are not what they were."""
@@ -213,12 +213,14 @@ class StreamClock:
         """The offset that the sender's reports ask for, or None when they are missing or nonsense."""
         sender = self._sender
         if self._wall_ns is not None:
-            abandoned = arrival_ns - sender.used_ns > _UNUSED_NS and not self._agrees(sender.offset_ns, least)
-            if sender.offset_ns is None or abandoned or (self._voice and not sender.follows_voice):
+            unused_ns = arrival_ns - sender.used_ns  # also when it never was
+            abandoned = unused_ns > _PAUSE_NS or (unused_ns > _UNUSED_NS and not self._agrees(sender.offset_ns, least))
+            if abandoned or (self._voice and not sender.follows_voice):
                 sender.begin(self._offset_ns - self._wall_ns, least - self._wall_ns, arrival_ns, voice=self._voice)
             if self._agrees(sender.offset_ns, least):
                 target = sender.follow(recent - self._wall_ns, arrival_ns) + self._wall_ns
-                self._trusted_ns, self._coast_ns = arrival_ns, target - sender.slewed_ns
+                if len(self._reports) > _REPORTS // 2:
+                    self._trusted_ns, self._coast_ns = arrival_ns, self._offset_ns - sender.slewed_ns
                 return target
         if arrival_ns - self._trusted_ns < _COAST_NS:
             return self._coast_ns + sender.slewed_ns
@@ -236,11 +238,6 @@ class StreamClock:
         change = wall_ns - self._wall_ns
         late = min(self._recent_ns, self._before_ns) - self._offset_ns
         return abs(change) > _REPORT_NOISE_NS and abs(late - change) < abs(change) // 2
-
-    def _in_our_era(self, wall_ns: int) -> int:
-        if self._sender.offset_ns is None:
-            return wall_ns
-        return wall_ns + round((self._offset_ns - self._sender.offset_ns - wall_ns) / _NTP_ERA_NS) * _NTP_ERA_NS
 
 
 def _gentle(error_ns: int, passed_ns: int) -> int:

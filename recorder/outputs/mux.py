@@ -32,7 +32,10 @@ _TS_OPTIONS = {
     "pat_period": "86400",  # tables stand at the start (and before video keyframes), not ten times a second: 40 kbit/s
     "sdt_period": "86400",
 }
-_WEBM_OPTIONS = {"cluster_time_limit": "1000"}  # ms: a cluster is in memory until it is full
+_WEBM_OPTIONS = {
+    "cluster_time_limit": "1000",  # ms: a cluster is in memory until it is full
+    "fflags": "+bitexact",  # else the track has a random number, and the same media gives other bytes each time
+}
 _FRAGMENTED_MP4_OPTIONS = {
     # delay_moov: the parameter sets come with the first packets, and the edit list needs their times.
     "movflags": "empty_moov+delay_moov+default_base_moof",

@@ -32,6 +32,10 @@ class Header:
     extension_offset: int  # of the extension's data; 0 when there is none
     extension_end: int
 
+    def extension(self, packet: bytes) -> bytes:
+        """The whole header extension: profile, length and data; empty when there is none."""
+        return packet[self.extension_offset - 4 : self.extension_end] if self.extension_offset else b""
+
 
 def is_rtcp(packet: bytes) -> bool:
     """Tell RTCP from RTP when both share a port (RFC 5761 section 4)."""
@@ -66,28 +70,34 @@ def parse_header(packet: bytes) -> Header | None:
 
 def extensions(packet: bytes, header: Header) -> dict[int, bytes]:
     """The header extensions by their id (RFC 8285); what is malformed is left out."""
+    return extension_values(header.extension(packet)) if header.extension_offset else {}
+
+
+def extension_values(block: bytes) -> dict[int, bytes]:
+    """The same, from the whole header extension: profile, length and data."""
     found: dict[int, bytes] = {}
-    position, end = header.extension_offset, header.extension_end
-    one_byte = header.extension_profile == ONE_BYTE_EXTENSIONS
-    if not one_byte and header.extension_profile & 0xFFF0 != 0x1000:
+    position, end = _EXTENSION.size, len(block)
+    (profile,) = _U16.unpack_from(block)
+    one_byte = profile == ONE_BYTE_EXTENSIONS
+    if not one_byte and profile & 0xFFF0 != 0x1000:
         return found
     while position < end:
-        if packet[position] == 0:  # padding
+        if block[position] == 0:  # padding
             position += 1
             continue
         if one_byte:
-            number, length = packet[position] >> 4, (packet[position] & 0x0F) + 1
+            number, length = block[position] >> 4, (block[position] & 0x0F) + 1
             position += 1
             if number == 15:
                 break
         else:
             if position + 2 > end:
                 break
-            number, length = packet[position], packet[position + 1]
+            number, length = block[position], block[position + 1]
             position += 2
         if position + length > end:
             break
-        found[number] = packet[position : position + length]
+        found[number] = block[position : position + length]
         position += length
     return found
 

@@ -93,7 +93,9 @@ class _Stream:
         self.jitter: JitterBuffer[_Packet] = JitterBuffer(patience_ns=patience_ns)
         self.reporting = _Reporting()
         self.last_arrival_ns = 0
-        self.extension = b""  # the header extension last looked at, and the rotation it told
+        self.early_report: rtp.SenderReport | None = None
+        self.tells_rotation = False
+        self.extension = b""  # the header extension last looked at, and the rotation it told; -1: none
         self.extension_rotation = -1
         self.rotation = 0  # told by some packets, valid for all that follow
         self._sender = sender
@@ -132,7 +134,8 @@ class SessionReceiver:
         self._on_frame = on_frame
         self._patience_ns = patience_ns
         self._zero_ns = zero_ns
-        self._sender = SenderClock()
+        self.sender = SenderClock()  # may be replaced before the first packet, by that of an earlier session with the same participant
+        self._early_reports: dict[int, rtp.SenderReport] = {}  # by SSRC: they came before its first packet
         self._streams: dict[Kind, _Stream] = {}
         self._by_ssrc: dict[int, _Stream] = {}  # those of `_streams`
         self._retired: dict[int, Kind] = {}  # SSRCs that were replaced, the oldest first
@@ -142,8 +145,9 @@ class SessionReceiver:
 
     def packet(self, data: bytes, arrival_ns: int) -> None:
         """Take one RTP packet; `arrival_ns` is of the monotonic clock."""
-        if len(data) < rtp.FIXED_HEADER_BYTES:
-            self.counters.malformed += 1
+        counters, end = self.counters, len(data)
+        if end < rtp.FIXED_HEADER_BYTES:
+            counters.malformed += 1
             return
         first, second, sequence, timestamp, ssrc = _FIXED_HEADER.unpack_from(data)
         now = arrival_ns - self._zero_ns
@@ -154,27 +158,27 @@ class SessionReceiver:
             stream = self._find(ssrc, number, now)
             if stream is None:
                 return
-        if first == 0x80:  # version 2 and nothing optional
-            start, end, rotation = rtp.FIXED_HEADER_BYTES, len(data), -1
-        else:
-            header = rtp.parse_header(data)
-            if header is None:
-                self.counters.malformed += 1
-                return
-            start, end = header.payload_offset, header.payload_end
-            rotation = self._rotation(stream, data, header) if header.extension_end else -1
-        repeated = self._retransmissions.get(number)
-        if repeated is not None:
+        start, extension = rtp.FIXED_HEADER_BYTES, b""
+        if first == 0x90 and end >= 16:  # nothing optional but header extensions, as on most packets
+            start = 16 + 4 * (data[14] << 8 | data[15])
+            extension = data[12:start]
+        elif first != 0x80:
+            start, end, extension = _parts(data)
+        if start > end:
+            counters.malformed += 1
+            return
+        rotation = self._rotation(stream, extension) if extension and stream.tells_rotation else -1
+        if number in self._retransmissions:
             if end - start < 2:
                 return  # padding used to probe the bandwidth
             sequence = int.from_bytes(data[start : start + 2], "big")  # RFC 4588 section 4
             start += 2
-            route = self._routes.get(repeated)
-        self.counters.packets += 1
-        self.counters.bytes += len(data)
+            route = self._routes.get(self._retransmissions[number])
+        elif timestamp != stream.reporting.timestamp:
+            _measure_jitter(stream.reporting, timestamp, now, stream.route.clock_rate)
+        counters.packets += 1
+        counters.bytes += len(data)
         stream.last_arrival_ns = now
-        if repeated is None and route and timestamp != stream.reporting.timestamp:
-            _measure_jitter(stream.reporting, timestamp, now, route.clock_rate)
         if stream.jitter.passes(sequence):
             self._take(stream, route, data[start:end], timestamp, second >= 0x80, rotation, now)
         else:
@@ -185,13 +189,18 @@ class SessionReceiver:
         """Take one compound RTCP packet."""
         for report in rtp.parse_rtcp(data):
             stream = self._by_ssrc.get(report.ssrc)
-            if stream and isinstance(report, rtp.SenderReport):
+            if not isinstance(report, rtp.SenderReport):
+                continue
+            if stream is None:
+                if len(self._early_reports) < MAX_STREAMS:
+                    self._early_reports[report.ssrc] = report
+            else:
                 stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
                 stream.reporting.last_sr = report.ntp >> 16 & 0xFFFFFFFF
                 stream.reporting.last_sr_ns = arrival_ns - self._zero_ns
 
     def tick(self, now_ns: int) -> list[bytes]:
-        """Give up on what is too late, and return the RTCP packets to send now. Call it every 10 to 50 ms."""
+        """Give up on what is too late, and return the RTCP packets to send now, as parts of one datagram. Call it every 10 to 50 ms."""
         now = now_ns - self._zero_ns
         feedback = []
         if now >= self._report_ns and self._streams:
@@ -212,6 +221,16 @@ class SessionReceiver:
         stream = self._streams.get("video")
         return self._keyframe_request(stream, now_ns - self._zero_ns) if stream else None
 
+    @property
+    def waits(self) -> bool:
+        """A packet is missing: `tick` should be called again soon."""
+        return any(stream.jitter.has_gap for stream in self._streams.values())
+
+    @property
+    def last_packet_ns(self) -> int:
+        """When the last packet arrived, on the monotonic clock; 0: none yet."""
+        return self._zero_ns + max(stream.last_arrival_ns for stream in self._streams.values()) if self._streams else 0
+
     def flush(self) -> None:
         """Hand over what is still held, at the end of the session."""
         for stream in self._streams.values():
@@ -219,7 +238,7 @@ class SessionReceiver:
 
     def receptions(self) -> list[Reception]:
         """What came of each stream so far."""
-        return [Reception(s.track.kind, s.ssrc, s.jitter.highest - s.jitter.first + 1, s.jitter.counters) for s in self._newest.values()]
+        return [Reception(s.kind, s.ssrc, s.jitter.highest - s.jitter.first + 1, s.jitter.counters) for s in self._streams.values()]
 
     # ---- inside ----
 
@@ -242,17 +261,21 @@ class SessionReceiver:
     def _begin(self, ssrc: int, route: Route) -> _Stream:
         """Follow a new SSRC; the one before it ends."""
         previous = self._streams.get(route.kind)
-        stream = _Stream(ssrc, Track(self._uid, route.kind), route, self._sender, self._patience_ns)
+        stream = _Stream(ssrc, Track(self._uid, route.kind), route, self.sender, self._patience_ns)
         self.counters.streams += 1
         if previous:
             self._deliver(previous, previous.jitter.flush())
             del self._by_ssrc[previous.ssrc]
-            stream.reporting.keyframe_asked_ns = previous.reporting.keyframe_asked_ns  # an SSRC that changes all the time asks no more often
+            stream.reporting.keyframe_asked_ns = (
+                previous.reporting.keyframe_asked_ns
+            )  # an SSRC that changes all the time asks no more often
             self._retired.pop(previous.ssrc, None)
             self._retired[previous.ssrc] = route.kind
             if len(self._retired) > MAX_STREAMS:
                 del self._retired[next(iter(self._retired))]
         self._retired.pop(ssrc, None)
+        stream.early_report = self._early_reports.pop(ssrc, None)
+        stream.tells_rotation = route.kind == "video" and self._orientation_id > 0
         self._streams[route.kind] = self._by_ssrc[ssrc] = stream
         return stream
 
@@ -285,6 +308,9 @@ class SessionReceiver:
 
     def _emit(self, stream: _Stream, unit: AccessUnit, arrival: int) -> None:
         time_ns = stream.clock.capture_ns(unit.timestamp, arrival)
+        if stream.early_report:
+            report, stream.early_report = stream.early_report, None
+            stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
         if unit.width:
             if max(unit.width, unit.height) > MAX_SIDE:  # decoders would refuse it, and players choke
                 self.counters.malformed += 1
@@ -298,17 +324,12 @@ class SessionReceiver:
             stream.wants_keyframe = False
         self.counters.frames += 1
         width, height = stream.size
-        self._on_frame(
-            EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, stream.rotation)
-        )
+        self._on_frame(EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, stream.rotation))
 
-    def _rotation(self, stream: _Stream, data: bytes, header: rtp.Header) -> int:
-        """Degrees clockwise (3GPP TS 26.114 section 7.4.5), or -1 when this packet does not tell."""
-        if not self._orientation_id or stream.kind != "video":
-            return -1
-        extension = data[header.extension_offset : header.extension_end]
+    def _rotation(self, stream: _Stream, extension: bytes) -> int:
+        """What a header extension says of the camera: degrees clockwise (3GPP TS 26.114 section 7.4.5), or -1."""
         if extension != stream.extension:  # most packets carry the same as the one before
-            value = rtp.extensions(data, header).get(self._orientation_id)
+            value = rtp.extension_values(extension).get(self._orientation_id)
             stream.extension, stream.extension_rotation = extension, 90 * (value[0] & 3) if value else -1
         return stream.extension_rotation
 
@@ -317,6 +338,13 @@ class SessionReceiver:
             return None
         stream.reporting.keyframe_asked_ns = now
         return rtp.picture_loss_indication(self._ssrc, stream.ssrc)
+
+
+def _parts(data: bytes) -> tuple[int, int, bytes]:
+    """Where the payload of a packet with any header begins and ends, and its header extension; the begin is beyond the end when the
+    header is broken."""
+    header = rtp.parse_header(data)
+    return (header.payload_offset, header.payload_end, header.extension(data)) if header else (1, 0, b"")
 
 
 def _measure_jitter(reporting: _Reporting, timestamp: int, now: int, clock_rate: int) -> None:

@@ -2,7 +2,7 @@
 
 aiortc does ICE, DTLS and the SRTP keys. From the moment DTLS is up, the sockets of the ICE connection are drained here on a
 tick: one wake-up serves every packet that arrived since the last one, and RTP is told from STUN by its first byte
-(RFC 7983) before aioice would parse it. This is the only module that uses private members of aiortc and aioice; their
+(RFC 7983) before aioice would parse it. This module, and beside it `negotiation.py`, use private members of aiortc and aioice; their
 versions are pinned in pyproject.toml, and tests/integration/test_rtp_tap.py fails when what is used here changes.
 """
 
@@ -13,32 +13,36 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
 import aioice.ice
+import aioice.stun
 import pylibsrtp
-from aiortc import RTCPeerConnection, RTCRtpSender
-from aiortc.codecs import HEADER_EXTENSIONS
-from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
+from aiortc import InvalidStateError, RTCPeerConnection
 from aiortc.sdp import SessionDescription
 
 from recorder.frames import Kind
+from recorder.rtp import datagrams
+from recorder.rtp.datagrams import COUNT, SIZE, Datagrams
+from recorder.rtp.negotiation import CodecParameters, Media
 from recorder.rtp.packet import is_rtcp
+from recorder.rtp.srtp import Places, Unprotector
 
 log = logging.getLogger(__name__)
 
-VIDEO_ORIENTATION = "urn:3gpp:video-orientation"
-
-TICK_SECONDS = 0.01
+TICK_SECONDS = 0.01  # for who passes packets on
+RECORDING_TICK_SECONDS = 0.06  # for who only keeps them: waking up costs as much as twenty packets …
+WAITING_TICK_SECONDS = 0.02  # … but while one is missing it shall soon be asked for
 _RECEIVE_BUFFER_BYTES = 2 << 20  # 10 ms of a gigabit: nothing is lost between two ticks
-_DATAGRAM_BYTES = 2048
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
+_MOVE_RETRIES = 3
 _LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apart (RFC 7983)
 
 RtpHandler = Callable[[bytes, int], None]
+OtherHandler = Callable[[bytes, Any], None]  # a datagram and where it came from
+TickHandler = Callable[[int], bool]  # time.monotonic_ns() → whether a packet is missing
 
 
 def _guard_sockets() -> None:
@@ -49,78 +53,46 @@ def _guard_sockets() -> None:
     """
     take = aioice.ice.StunProtocol.datagram_received
 
-    def datagram_received(self: Any, data: bytes, addr: Any) -> None:
-        if not data:
+    def datagram_received(self: Any, data: bytes | str, addr: Any) -> None:
+        if not isinstance(data, bytes) or not data:
             return
-        if data[0] > _LAST_STUN_BYTE and all(pair.remote_addr != addr[:2] for pair in self.receiver._check_list):
-            return
+        if data[0] > _LAST_STUN_BYTE:
+            connection = self.receiver
+            if all(pair.remote_addr != addr[:2] for pair in (*connection._nominated.values(), *connection._check_list)):
+                return
         with contextlib.suppress(struct.error):
             take(self, data, addr)
 
-    aioice.ice.StunProtocol.datagram_received = datagram_received
+    aioice.ice.StunProtocol.datagram_received = datagram_received  # type: ignore[method-assign]  # aioice has no public hook
 
 
 _guard_sockets()
 
 
-@dataclass(frozen=True, slots=True)
-class CodecParameters:
-    payload_type: int
-    name: str  # lower case: "h264", "vp8", "opus", "rtx", …
-    clock_rate: int
-    channels: int
-    fmtp: dict[str, Any]
+class _Socket(NamedTuple):
+    """One socket of an ICE connection that is read here."""
+
+    sock: socket.socket
+    protocol: Any  # aioice's
+    take_other: OtherHandler  # its STUN and DTLS
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
-    """One negotiated m-line."""
-
-    mid: str
-    kind: Kind
-    direction: str  # ours: "sendonly", "recvonly", "sendrecv", "inactive"
-    codecs: tuple[CodecParameters, ...]
-    extensions: dict[str, int]  # header extension URI -> id
-    ssrc: int  # of our sender
-    remote_ssrcs: tuple[int, ...]
-
-
-def use_addresses(addresses: Sequence[str]) -> None:
-    """Offer these local addresses as ICE candidates, in this process; aioice itself never offers loopback.
-
-    An empty list leaves aioice's choice: every interface but loopback.
-    """
-    if not addresses:
-        return
-    chosen = list(addresses)
-
-    def get_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-        return [address for address in chosen if (use_ipv6 if ":" in address else use_ipv4)]
-
-    aioice.ice.get_host_addresses = get_host_addresses
-
-
-def offer_extension(kind: Kind, uri: str) -> None:
-    """Let aiortc negotiate a header extension that it does not know by itself; process-wide, harmless when repeated."""
-    known = HEADER_EXTENSIONS[kind]
-    if not any(extension.uri == uri for extension in known):
-        taken = {extension.id for extensions in HEADER_EXTENSIONS.values() for extension in extensions}
-        known.append(RTCRtpHeaderExtensionParameters(id=max(taken) + 1, uri=uri))
-
-
-def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> None:
-    """Call `callback` when the peer of an ordinary aiortc sender asks for a keyframe (PLI or FIR)."""
-    sender._send_keyframe = callback  # type: ignore[method-assign]  # aiortc has no public hook
+def _ignore(packet: bytes, arrival_ns: int) -> None:
+    """What arrives before anybody listens."""
 
 
 class MediaTap:
     """Raw media of one peer connection. aiortc's own RTP senders and receivers never start."""
 
-    def __init__(self, pc: RTCPeerConnection, *, on_rtp: RtpHandler, on_rtcp: RtpHandler) -> None:
+    def __init__(self, pc: RTCPeerConnection, *, tick_seconds: float = TICK_SECONDS) -> None:
+        self.tick_seconds = tick_seconds
+        self.on_tick: TickHandler | None = None
+        self._on_rtp: RtpHandler = _ignore
+        self._on_rtcp: RtpHandler = _ignore
         self._pc = pc
-        self._on_rtp = on_rtp
-        self._on_rtcp = on_rtcp
-        self._sockets: dict[int, tuple[socket.socket, Callable[[bytes, Any], None]]] = {}  # by file descriptor; who takes STUN and DTLS
+        self._sockets: dict[int, _Socket] = {}  # by file descriptor
+        self._ticker: _Ticker | None = None
+        self._moving: asyncio.Task[None] | None = None
         self._dtls: Any = None
         self._receive: Any = None  # SRTP sessions, once DTLS is up
         self._send: Any = None
@@ -129,11 +101,16 @@ class MediaTap:
         self.packets_received = 0
         self.packets_rejected = 0  # SRTP authentication or replay
         self.packets_unsent = 0
+        self._let_it_close_early(pc)
         for transceiver in pc.getTransceivers():
             self._silence(transceiver)
         pc.on("connectionstatechange", self._watch)
         pc.on("signalingstatechange", self._attach)
         self._attach()
+
+    def listen(self, on_rtp: RtpHandler, on_rtcp: RtpHandler, on_tick: TickHandler | None = None) -> None:
+        """Who gets the packets that arrive from now on; `on_tick` is called on every tick, after what has arrived was handled."""
+        self._on_rtp, self._on_rtcp, self.on_tick = on_rtp, on_rtcp, on_tick
 
     async def connected(self, timeout: float) -> None:  # noqa: ASYNC109  # its end is a ConnectionError like the others
         """Wait until media can flow.
@@ -193,22 +170,43 @@ class MediaTap:
 
     def drain_socket(self, number: int) -> None:
         """Read what has arrived at one socket, up to a bound; `number` is its file descriptor."""
-        sock, take_other = self._sockets[number]
-        now = time.monotonic_ns()
-        for _ in range(_DRAIN_LIMIT):
+        assert self._ticker
+        source = self._sockets[number]
+        batch = self._ticker.batch
+        for _ in range(_DRAIN_LIMIT // COUNT):
             try:
-                data, address = sock.recvfrom(_DATAGRAM_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
+                count = batch.read(source.sock)
             except OSError:  # ICMP unreachable of an earlier send, or the socket was closed meanwhile
-                if sock.fileno() < 0:
+                if source.sock.fileno() < 0:
                     self._stop()
                 return
-            first = data[0] if data else 255
+            self._sort(batch, count, source)
+            if count < COUNT:
+                return
+
+    def _sort(self, batch: Datagrams, count: int, source: _Socket) -> None:
+        """RTP, RTCP, and what is neither (RFC 7983)."""
+        view, sizes, unprotector = batch.view, batch.sizes, self._unprotector
+        for number in range(count):
+            size = sizes[number]
+            if size < 2:
+                continue
+            start = number * SIZE
+            first = view[start]
             if 128 <= first <= 191:
-                self._unprotect(data, now)
-            elif first <= _LAST_STUN_BYTE or 20 <= first <= 63:  # DTLS (RFC 7983); nothing else belongs here
-                take_other(data, address)
+                self.packets_received += 1
+                if 64 <= view[start + 1] & 0x7F < 96:  # RTCP (RFC 5761 section 4)
+                    size, handler = unprotector.rtcp(number, size), self._on_rtcp
+                    if size >= 0:
+                        self._follow(source.protocol, batch.address(number))
+                else:
+                    size, handler = unprotector.rtp(number, size), self._on_rtp
+                if size < 0:
+                    self.packets_rejected += 1
+                else:
+                    handler(view[start : start + size].tobytes(), batch.arrivals_ns[number])
+            elif first <= _LAST_STUN_BYTE or 20 <= first <= 63:  # DTLS; nothing else belongs here
+                source.take_other(view[start : start + size].tobytes(), batch.address(number))
 
     # ---- inside ----
 
@@ -229,6 +227,17 @@ class MediaTap:
         transceiver.sender.send = nothing
         transceiver.receiver.receive = nothing
 
+    @staticmethod
+    def _let_it_close_early(pc: Any) -> None:
+        """aiortc connects in a task that nobody awaits: closed meanwhile, it would log an exception that was never retrieved."""
+        connect = pc._RTCPeerConnection__connect
+
+        async def connect_until_closed() -> None:
+            with contextlib.suppress(InvalidStateError):
+                await connect()
+
+        pc._RTCPeerConnection__connect = connect_until_closed
+
     def _watch(self) -> None:
         state = self._dtls.state if self._dtls else "new"
         if state == "connected" and self._receive is None and not self.closed.is_set():
@@ -239,6 +248,8 @@ class MediaTap:
     def _take_over(self) -> None:
         self._receive, self._send = self._dtls._rx_srtp, self._dtls._tx_srtp
         loop: Any = asyncio.get_running_loop()
+        ticker = self._ticker = _Ticker.of(loop)
+        self._unprotector = Unprotector(self._receive, ticker.places)
         for protocol in self._dtls.transport._connection._protocols:
             stun = protocol.datagram_received
             transport = protocol.transport
@@ -247,32 +258,59 @@ class MediaTap:
                 loop._remove_reader(sock.fileno())
                 plain = transport._sock
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-                self._sockets[plain.fileno()] = plain, stun
+                ticker.batch.prepare(plain)
+                self._sockets[plain.fileno()] = _Socket(plain, protocol, stun)
             else:  # a relay, or another kind of event loop: datagrams still come one by one
-                protocol.datagram_received = self._sorter(stun)
-        _Ticker.of(loop).add(self, self._sockets)
+                protocol.datagram_received = self._sorter(protocol, stun)
+        ticker.add(self, self._sockets)
         self._connected.set()
 
-    def _sorter(self, stun: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
+    def _sorter(self, protocol: Any, stun: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
         def datagram_received(data: bytes, address: Any) -> None:
             if data and 128 <= data[0] <= 191:
-                self._unprotect(data, time.monotonic_ns())
+                self._unprotect(data, time.monotonic_ns(), protocol, address)
             else:
                 stun(data, address)
 
         return datagram_received
 
-    def _unprotect(self, data: bytes, arrival_ns: int) -> None:
+    def _unprotect(self, data: bytes, arrival_ns: int, protocol: Any, address: Any) -> None:
         self.packets_received += 1
         try:
             if is_rtcp(data):
                 plain, handler = self._receive.unprotect_rtcp(data), self._on_rtcp
+                self._follow(protocol, address)
             else:
                 plain, handler = self._receive.unprotect(data), self._on_rtp
         except (pylibsrtp.Error, ValueError):  # ValueError: longer than libsrtp's buffer
             self.packets_rejected += 1
             return
         handler(plain, arrival_ns)
+
+    def _follow(self, protocol: Any, address: Any) -> None:
+        """Notice that the peer sends from elsewhere, as it does when a NAT forgets it; `address` is that of a genuine RTCP packet."""
+        pair = self._dtls.transport._connection._nominated.get(1)
+        if pair and self._moving is None and pair.protocol is protocol and pair.remote_addr != address[:2]:  # IPv6 has four parts
+            self._moving = asyncio.create_task(self._move(protocol, address[:2]))
+            self._moving.add_done_callback(self._moved)
+
+    async def _move(self, protocol: Any, address: tuple[str, int]) -> None:
+        """Send to another address from now on, if it answers a check: genuine packets may be replayed from anywhere."""
+        connection = self._dtls.transport._connection
+        candidate = aioice.Candidate("moved", component=1, transport="udp", priority=0, host=address[0], port=address[1], type="prflx")
+        pair = aioice.ice.CandidatePair(protocol, candidate)
+        with contextlib.suppress(aioice.stun.TransactionError):
+            request = connection.build_request(pair, nominate=False)
+            key = connection.remote_password.encode()
+            _, answered = await protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=_MOVE_RETRIES)
+            if answered[:2] == address:
+                connection._nominated[1] = pair
+                log.info("the peer moved to another address")
+
+    def _moved(self, task: asyncio.Task[None]) -> None:
+        self._moving = None
+        if not task.cancelled() and (error := task.exception()):
+            log.error("the peer's new address could not be checked", exc_info=error)
 
     def _transmit(self, packet: bytes, *, rtcp: bool) -> None:
         pair = self._dtls.transport._connection._nominated.get(1) if self._send else None
@@ -288,8 +326,11 @@ class MediaTap:
     def _stop(self) -> None:
         if not self.closed.is_set():
             self.closed.set()
-            _Ticker.of(asyncio.get_running_loop()).remove(self, self._sockets)
+            if self._ticker:
+                self._ticker.remove(self, self._sockets)
             self._sockets.clear()
+            if self._moving:
+                self._moving.cancel()
 
 
 class _Ticker:
@@ -302,6 +343,8 @@ class _Ticker:
         self._taps: set[MediaTap] = set()
         self._owners: dict[int, MediaTap] = {}  # by file descriptor
         self._poll = select.poll()
+        self.batch = datagrams.create()
+        self.places = Places(self.batch.block, SIZE)
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -332,7 +375,7 @@ class _Ticker:
             self._of.pop(id(self._loop), None)
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._timer = None
         for number, _ in self._poll.poll(0):
             tap = self._owners.get(number)
             if tap is None:
@@ -341,3 +384,14 @@ class _Ticker:
                 tap.drain_socket(number)
             except Exception:  # a packet that breaks one session must not starve the others
                 log.exception("a packet could not be handled")
+        now = time.monotonic_ns()
+        wait = RECORDING_TICK_SECONDS
+        for tap in tuple(self._taps):
+            wait = min(wait, tap.tick_seconds)
+            try:
+                if tap.on_tick and tap.on_tick(now):
+                    wait = min(wait, WAITING_TICK_SECONDS)
+            except Exception:  # the same
+                log.exception("a session's timers failed")
+        if self._taps and self._timer is None:
+            self._timer = self._loop.call_later(wait, self._tick)

@@ -10,12 +10,14 @@ import httpx
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from pydantic import SecretStr
 
-from recorder.rtp.tap import on_keyframe_request
+from recorder.rtp.negotiation import offer_codecs, on_keyframe_request, pack_with
 from recorder.tools.content import Style
-from recorder.tools.publish_media import Library, VideoCodec
+from recorder.tools.packetise import Av1Packetiser, Vp9Packetiser
+from recorder.tools.publish_media import AudioCodec, Library, VideoCodec
 from recorder.tools.publish_tracks import AudioTrack, LiveVideo, LoopedVideo, MediaClock, VideoSource, VideoTrack
 
 CONNECT_SECONDS = 15.0
+_PACKETISERS = {"vp9": Vp9Packetiser, "av1": Av1Packetiser}  # aiortc has none for them
 _NOBODY = 0  # whose content is shown when all publishers share one encode
 
 
@@ -33,7 +35,7 @@ class Publication:
     uid: int
     token: SecretStr | None = None
     video: VideoCodec | None = "h264"
-    audio: bool = True
+    audio: AudioCodec | None = "opus"
     width: int = 640
     height: int = 360
     fps: int = 30
@@ -117,11 +119,14 @@ class Publisher:
             raise PublishError("the connection failed")
 
     async def _add_tracks(self) -> None:
+        offer_codecs()
         wanted = self.publication
         clock = MediaClock()
         if wanted.audio:
-            self.audio = AudioTrack(clock, await self._library.audio(wanted.style.uid))
-            self._pc.addTransceiver(self.audio, "sendonly")
+            self.audio = AudioTrack(clock, await self._library.audio(wanted.style.uid, codec=wanted.audio))
+            transceiver = self._pc.addTransceiver(self.audio, "sendonly")
+            codecs = RTCRtpSender.getCapabilities("audio").codecs
+            transceiver.setCodecPreferences([codec for codec in codecs if codec.name.lower() == wanted.audio])
         if wanted.video:
             self.video = VideoTrack(clock, await self._source(wanted.video))
             transceiver = self._pc.addTransceiver(self.video, "sendonly")
@@ -129,6 +134,8 @@ class Publisher:
             codecs = RTCRtpSender.getCapabilities("video").codecs
             transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType.lower() in names])
             on_keyframe_request(transceiver.sender, self.video.request_keyframe)
+            if wanted.video in _PACKETISERS:
+                pack_with(transceiver.sender, _PACKETISERS[wanted.video]())
 
     async def _source(self, codec: VideoCodec) -> VideoSource:
         wanted = self.publication

@@ -7,8 +7,10 @@ same. So a request costs no encoding, and content, counter and sync go on undist
 
 import asyncio
 import hashlib
+import multiprocessing
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,16 +18,29 @@ from typing import Literal, TypeVar, cast
 
 import av
 import numpy as np
+import numpy.typing as npt
+from av.audio.codeccontext import AudioCodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
 from recorder.tools.content import SAMPLE_RATE, Picture, Plane, Style, sound
 
-VideoCodec = Literal["h264", "vp8"]
+VideoCodec = Literal["h264", "vp8", "vp9", "av1"]
+AudioCodec = Literal["opus", "pcmu", "pcma", "g722"]
 
 GOP_SECONDS = 2
 AUDIO_FRAME = 960  # samples: 20 ms
 _ANSWERS_PER_SECOND = 2  # keyframe requests are answered within 1 / this
+# Encoder and its sample rate; what encoder and decoder of G.722 delay together is not told by the encoder.
+_SPEECH = {"pcmu": ("pcm_mulaw", 8000, 0), "pcma": ("pcm_alaw", 8000, 0), "g722": ("g722", 16_000, 22)}
+_ENCODERS = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
+_OPTIONS = {
+    "h264": {"preset": "superfast", "tune": "zerolatency", "forced-idr": "1", "sc_threshold": "0"},
+    "vp8": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "auto-alt-ref": "0"},
+    "vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "auto-alt-ref": "0", "row-mt": "0"},
+    "av1": {"preset": "11", "svtav1-params": "rtc=1:pred-struct=1:rc=2:lookahead=0:lp=1"},
+}
+_NOBODY = 65534
 _FORMAT = 3  # of the cached files and of the content in them; another number makes old ones unused
 
 _Loop = TypeVar("_Loop", "VideoLoop", "AudioLoop")
@@ -58,16 +73,17 @@ class Library:
 
     async def video(self, style: Style, codec: VideoCodec, bitrate_kbps: int) -> VideoLoop:
         def make() -> VideoLoop:
-            return self._stored(key, lambda: encode_video(style, codec, bitrate_kbps), _pack_video, _unpack_video)
+            encode = encode_video_apart if codec == "av1" else encode_video
+            return self._stored(key, lambda: encode(style, codec, bitrate_kbps), _pack_video, _unpack_video)
 
         key = f"video-{codec}-{bitrate_kbps}-{'-'.join(map(str, astuple(style)))}"
         return cast(VideoLoop, await self._once(key, make))
 
-    async def audio(self, uid: int, seconds: int = 8) -> AudioLoop:
+    async def audio(self, uid: int, seconds: int = 8, codec: AudioCodec = "opus") -> AudioLoop:
         def make() -> AudioLoop:
-            return self._stored(key, lambda: encode_audio(uid, seconds), _pack_audio, _unpack_audio)
+            return self._stored(key, lambda: encode_audio(uid, seconds, codec), _pack_audio, _unpack_audio)
 
-        key = f"audio-{uid}-{seconds}"
+        key = f"audio-{codec}-{uid}-{seconds}"
         return cast(AudioLoop, await self._once(key, make))
 
     async def _once(self, key: str, make: Callable[[], VideoLoop | AudioLoop]) -> VideoLoop | AudioLoop:
@@ -114,9 +130,27 @@ def encode_video(style: Style, codec: VideoCodec, bitrate_kbps: int) -> VideoLoo
     return VideoLoop(style.fps, frames, gop, runs)
 
 
-def encode_audio(uid: int, seconds: int) -> AudioLoop:
+def encode_video_apart(style: Style, codec: VideoCodec, bitrate_kbps: int) -> VideoLoop:
+    """`encode_video` in a process of its own, which gives up root's rights: SVT-AV1 would use them for real-time priority."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_encode_as_nobody, style, codec, bitrate_kbps).result()
+
+
+def _encode_as_nobody(style: Style, codec: VideoCodec, bitrate_kbps: int) -> VideoLoop:
+    os.environ["SVT_LOG"] = "1"  # errors only
+    Picture(style).draw(0)  # loads the rest of numpy, which nobody may not be allowed to read
+    if os.geteuid() == 0:
+        os.seteuid(_NOBODY)
+    return encode_video(style, codec, bitrate_kbps)
+
+
+def encode_audio(uid: int, seconds: int, codec: AudioCodec = "opus") -> AudioLoop:
     """Encode one period of the sound; the encoder hears it twice, so that the second one has no seam."""
     samples = sound(uid, seconds)
+    return _encode_opus(samples) if codec == "opus" else _encode_speech(samples, codec)
+
+
+def _encode_opus(samples: npt.NDArray[np.int16]) -> AudioLoop:
     codec = av.CodecContext.create("libopus", "w")
     codec.sample_rate = SAMPLE_RATE
     codec.layout = "mono"
@@ -140,11 +174,30 @@ def encode_audio(uid: int, seconds: int) -> AudioLoop:
     return AudioLoop(tuple(packets[count : 2 * count]), delay)
 
 
+def _encode_speech(samples: npt.NDArray[np.int16], codec: AudioCodec) -> AudioLoop:
+    name, rate, delay = _SPEECH[codec]
+    encoder = cast(AudioCodecContext, av.CodecContext.create(name, "w"))
+    encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", "s16"
+    encoder.time_base = Fraction(1, rate)
+    # The loop repeats, so its spectrum is exact: cut there, nothing is delayed and nothing aliases.
+    count = len(samples) * rate // SAMPLE_RATE
+    low = np.fft.irfft(np.fft.rfft(samples)[: count // 2 + 1], count) * count / len(samples)
+    heard = np.clip(np.tile(np.rint(low), 2), -32768, 32767).astype(np.int16)
+    packets: list[bytes] = []
+    for first in range(0, 2 * count, rate // 50):
+        frame = av.AudioFrame.from_ndarray(heard[None, first : first + rate // 50], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, first, encoder.time_base
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    return AudioLoop(tuple(packets[len(packets) // 2 :]), delay * SAMPLE_RATE // rate)
+
+
 class VideoEncoder:
     """One encoder of a conversation: constant size, no B-frames, keyframes only where they are asked for."""
 
     def __init__(self, style: Style, codec: VideoCodec, bitrate_kbps: int) -> None:
-        context = cast(VideoCodecContext, av.CodecContext.create({"h264": "libx264", "vp8": "libvpx"}[codec], "w"))
+        if codec == "av1" and os.geteuid() == 0:
+            raise PermissionError("SVT-AV1 would give this process real-time priority")
+        context = cast(VideoCodecContext, av.CodecContext.create(_ENCODERS[codec], "w"))
         context.width, context.height = style.width, style.height
         context.pix_fmt = "yuv420p"
         context.framerate = Fraction(style.fps)
@@ -153,12 +206,10 @@ class VideoEncoder:
         context.gop_size = 1 << 16
         context.max_b_frames = 0
         context.thread_count = 1
-        rate = {"maxrate": f"{bitrate_kbps}k", "bufsize": f"{bitrate_kbps}k"}
         if codec == "h264":
             context.profile = "Baseline"
-            context.options = rate | {"preset": "superfast", "tune": "zerolatency", "forced-idr": "1", "sc_threshold": "0"}
-        else:
-            context.options = rate | {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "auto-alt-ref": "0"}
+        rate = {} if codec == "av1" else {"maxrate": f"{bitrate_kbps}k", "bufsize": f"{bitrate_kbps}k"}
+        context.options = rate | _OPTIONS[codec]
         self._context = context
         self._count = 0
 

@@ -69,6 +69,11 @@ class Composite:
     def due_ns(self) -> int:
         return NEVER if self._start_ns is None else self._next_ns() + self._latency_ns
 
+    @property
+    def mixing_ns(self) -> int:
+        """Time spent so far on scaling and drawing pictures and adding up sound: what there is to it besides the codecs."""
+        return sum(part.mixing_ns for part in (self._pictures, self._voices) if part)
+
     def close(self, now_ns: int) -> None:
         try:
             self._produce(now_ns - 1)  # a picture is shown from its time on: one at the very end would be shown for no time
@@ -150,6 +155,10 @@ class _Pictures:
         self._start_ns = 0
         self._set_layout(spec.layout)
 
+    @property
+    def mixing_ns(self) -> int:
+        return self._compositor.spent_ns
+
     def begin(self, start_ns: int) -> None:
         self._start_ns = start_ns
 
@@ -223,6 +232,10 @@ class _Voices:
         self._encoder = AudioEncoder(around.spec.audio_profile)
         self._sounds: dict[int, Sound] = {}
         self._start_ns = 0
+
+    @property
+    def mixing_ns(self) -> int:
+        return self._mixer.spent_ns
 
     def begin(self, start_ns: int) -> None:
         self._start_ns = start_ns

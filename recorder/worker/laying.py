@@ -3,7 +3,7 @@
 Small differences between the sender's clock and ours are taken up by stretching each piece by at most 0.5 %. A piece whose time
 does not continue the piece before (mute, discontinuous transmission, loss, a leap) is laid at its time: what is missing between
 is silence of the exact length with soft edges, what would overlap is cross-faded. What the stretching cannot follow waits for
-a quiet moment, and at most until it is 20 ms.
+a quiet moment, and at most until it is 15 ms.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ _STRETCH = 200  # one sample in so many
 _LEAP = RATE_HZ // 500  # 2 ms: a difference that grew by more than this and the timeline's slew is a loss (of 2.5 ms, the shortest packet)
 _SLEW = 20  # the timeline's corrections are at most one part in so many
 _QUIET_LAG = RATE_HZ // 500  # samples of difference that a quiet moment is used to take away
-_LAG = RATE_HZ // 50  # samples of difference that are taken away in speech too
+_LAG = RATE_HZ * 3 // 200  # samples of difference that are taken away in speech too: 15 ms, so that a usual packet has enough for it
 _QUIET = 0.003  # peak: -50 dBFS
 _NEVER = -(1 << 62)
 
@@ -116,22 +116,26 @@ class Layer:
 
     def end(self) -> Iterator[Chunk]:
         """Nothing follows for now."""
+        if self._kept.shape[1]:
+            yield from self._fade()
+            self.places.leave(self._end)
+
+    def _fade(self) -> Iterator[Chunk]:
         length = self._kept.shape[1]
         if length:
             yield Chunk(self._end - length, self._kept * _rise(length)[::-1])
             self._kept = self._kept[:, :0]
-            self.places.leave(self._end)
 
     def _join(self, place: Place, samples: Samples) -> Iterator[Chunk]:
         """A piece that does not continue what is kept back."""
         new = samples[:, place.skip :]
         fade = min(place.skip, self._kept.shape[1])
-        if fade:
+        if fade >= FADE // 4:  # shorter would click
             rise = _rise(fade)
             crossed = self._kept[:, -fade:] * rise[::-1] + samples[:, place.skip - fade : place.skip] * rise
             self._kept = np.concatenate((self._kept[:, :-fade], crossed), axis=1)
         else:
-            yield from self.end()
+            yield from self._fade()
             length = min(FADE, new.shape[1])
             new = np.concatenate((new[:, :length] * _rise(length), new[:, length:]), axis=1)
         yield from self._put(place.start, new)

@@ -28,6 +28,7 @@ from recorder.protocol import (
     Stop,
     Subscribe,
 )
+from recorder.rtp.capture_writer import CaptureWriter
 from recorder.spec import RecordingSpec
 from recorder.worker.agent_link import AgentLink, Command, hello
 from recorder.worker.audience import Audience
@@ -67,7 +68,8 @@ class _Worker:
             on_command=self._obey,
         )
         self._ending: asyncio.Future[tuple[Outcome, Reason, str]] = asyncio.get_running_loop().create_future()
-        self._zero_ns = time.monotonic_ns()
+        self._zero_ns, self._zero_utc_ns = time.monotonic_ns(), time.time_ns()
+        self._capture = self._begin_capture(launch)
         self._recording = False  # something has been written
         self._spool = RecordingSpool(launch.folder)
         loop = asyncio.get_running_loop()
@@ -76,12 +78,12 @@ class _Worker:
             settings=launch.settings.recording,
             spool=self._spool,
             epoch=launch.epoch,
-            zero_utc_ns=time.time_ns(),
+            zero_utc_ns=self._zero_utc_ns,
             report=lambda body: self._journaled(body, lambda: loop.call_soon_threadsafe(self._media_told, body)),
             request_keyframe=lambda track: loop.call_soon_threadsafe(self._connector.request_keyframe, track),
         )
         self._media = MediaThread(around, clock=lambda: time.monotonic_ns() - self._zero_ns, failed=self._media_failed)
-        self._audience = Audience(spec, self._media, on_lost=self._channel_lost)
+        self._audience = Audience(spec, self._media, on_lost=self._channel_lost, capture=self._capture)
         self._connector: Connector = create(self._place(), spec, self._audience)
 
     async def run(self) -> None:
@@ -124,6 +126,8 @@ class _Worker:
             try:
                 await self._connector.leave()
             finally:
+                if self._capture:
+                    await asyncio.to_thread(self._capture.close, time.monotonic_ns())
                 # It raises what stopped the media path, as `leave` what stopped the connector. A worker that failed goes
                 # without an `Ended`: the agent then starts another, which continues the recording.
                 await asyncio.to_thread(self._media.close)
@@ -185,11 +189,26 @@ class _Worker:
             self._spool.append(body.model_dump(mode="json"))
         then()
 
+    def _begin_capture(self, launch: Launch) -> CaptureWriter | None:
+        recording = launch.settings.recording
+        if recording.capture_dir is None:
+            return None
+        return CaptureWriter(
+            recording.capture_dir / f"{self._spec.sid}-{launch.epoch}",
+            self._spec,
+            zero_ns=self._zero_ns,
+            zero_utc_ns=self._zero_utc_ns,
+            jitter_ms=recording.jitter_ms,
+            limit_bytes=recording.capture_megabytes << 20,
+        )
+
     def _place(self) -> Place:
+        replayed = self._settings.agent.replay
         return Place(
-            connector="hub",
-            url=self._settings.agent.hub_url,
+            connector="replay" if replayed else "hub",
+            url=str(replayed) if replayed else self._settings.agent.hub_url,
             zero_ns=self._zero_ns,
             jitter_ms=self._settings.recording.jitter_ms,
+            capture=self._capture,
             addresses=self._settings.agent.addresses,
         )

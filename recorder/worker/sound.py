@@ -1,11 +1,16 @@
 """One participant's sound: decoded, and laid on the recording's sample grid."""
 
+import logging
 from collections.abc import Iterator
 from typing import cast, get_args
 
 from recorder.frames import EncodedFrame
 from recorder.media.decode import AudioCodec, AudioDecoder
 from recorder.worker.laying import Chunk, Layer
+
+log = logging.getLogger(__name__)
+
+STARVED_NS = 2_000_000_000  # packets in without one sample out: the decoder is stuck
 
 
 class Sound:
@@ -14,6 +19,7 @@ class Sound:
     def __init__(self, channels: int, zero_ns: int) -> None:
         self._channels = channels
         self._decoder: AudioDecoder | None = None
+        self._unanswered_ns: int | None = None  # capture time of the first packet since the last sound
         self._layer = Layer(channels, zero_ns)
 
     def place(self, frame: EncodedFrame) -> Iterator[Chunk]:
@@ -21,7 +27,15 @@ class Sound:
             if frame.codec not in get_args(AudioCodec):
                 return
             self._decoder = AudioDecoder(cast(AudioCodec, frame.codec), self._channels)
-        for samples, time_ns in self._decoder.decode(frame.payload, frame.time_ns):
+        decoded = self._decoder.decode(frame.payload, frame.time_ns)
+        if decoded:
+            self._unanswered_ns = None
+        elif self._unanswered_ns is None:
+            self._unanswered_ns = frame.time_ns
+        elif frame.time_ns - self._unanswered_ns >= STARVED_NS:
+            log.warning("the decoder gives no sound, starting a new one", extra={"uid": frame.track.uid})
+            self._decoder = self._unanswered_ns = None
+        for samples, time_ns in decoded:
             yield from self._layer.lay(samples, time_ns)
 
     def release(self, before: int) -> Iterator[Chunk]:

@@ -119,7 +119,8 @@ def receive_loss() -> Iterable[Result]:
 
 
 async def _clean_and_lossy() -> tuple[list[Measured], list[Measured]]:
-    clean, lossy = [], []
+    clean: list[Measured] = []
+    lossy: list[Measured] = []
     async with _room() as url:
         for number in range(ROUNDS):
             for conditions, found in ((Conditions(), clean), (LOSS, lossy)):

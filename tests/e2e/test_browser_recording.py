@@ -52,7 +52,7 @@ async def _record(running: Service, browser: Browser, codec: str, seconds: float
     return running.data / "recordings" / "bucket" / f"{recording.sid}_room.m3u8"
 
 
-@pytest.mark.parametrize("codec", ["VP8", "H264"])
+@pytest.mark.parametrize("codec", ["VP8", "H264", "VP9", "AV1"])
 async def test_the_recording_shows_and_sounds_what_the_browser_sent(tmp_path: Path, browser: Browser, codec: str) -> None:
     async with service(tmp_path) as running:
         playlist = await _record(running, browser, codec, 9)

@@ -104,7 +104,9 @@ class ImpairedHub:
         joins = request.method == "POST" and request.url.path.startswith(("/whip/", "/whep/"))
         if joins or kind == _FRAGMENT:
             body = without_candidates(body.decode()).encode()
-        headers = {name: value for name, value in request.headers.items() if name in ("authorization", "content-type", "if-match", "origin")}
+        headers = {
+            name: value for name, value in request.headers.items() if name in ("authorization", "content-type", "if-match", "origin")
+        }
         try:
             answer = await self._http.request(request.method, _target(request), content=body, headers=headers)
         except httpx.HTTPError:
@@ -122,7 +124,7 @@ class ImpairedHub:
         try:
             upstream = await connect(url, additional_headers=headers, proxy=None)
         except InvalidStatus as error:
-            await socket.send_denial_response(Response(error.response.body, error.response.status_code))
+            await socket.send_denial_response(Response(bytes(error.response.body or b""), error.response.status_code))
             return
         except OSError:
             await socket.send_denial_response(Response(status_code=502))

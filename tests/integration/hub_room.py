@@ -115,7 +115,8 @@ class Subscriber:
         self.packets: dict[int, list[tuple[Header, bytes]]] = defaultdict(list)  # by payload type
         self.reports: dict[int, list[SenderInfo]] = defaultdict(list)
         self.payload_types: dict[str, int] = {}
-        self.tap = MediaTap(self._pc, on_rtp=self._on_rtp, on_rtcp=self._on_rtcp)
+        self.tap = MediaTap(self._pc)
+        self.tap.listen(self._on_rtp, self._on_rtcp)
         self.resource = ""
 
     async def start(self) -> None:
@@ -161,7 +162,7 @@ class Subscriber:
 
     def keyframes(self, codec: str) -> int:
         """How many keyframes began."""
-        begins = starts_h264_keyframe if codec == "h264" else starts_vp8_keyframe
+        begins = {"h264": starts_h264_keyframe, "vp8": starts_vp8_keyframe, "vp9": starts_vp9_keyframe, "av1": starts_av1_keyframe}[codec]
         return sum(begins(payload) for _, payload in self.of("video"))
 
     def _on_rtp(self, packet: bytes, arrival_ns: int) -> None:
@@ -187,3 +188,13 @@ def starts_vp8_keyframe(payload: bytes) -> bool:
         flags = payload[1]
         offset = 2 + (2 if flags & 0x80 and payload[2] & 0x80 else 1 if flags & 0x80 else 0) + bool(flags & 0x40) + bool(flags & 0x30)
     return len(payload) > offset and payload[offset] & 1 == 0
+
+
+def starts_vp9_keyframe(payload: bytes) -> bool:
+    """RFC 9628 section 4.2: the beginning of a frame that is predicted from no other picture."""
+    return bool(payload) and payload[0] & 0x48 == 0x08
+
+
+def starts_av1_keyframe(payload: bytes) -> bool:
+    """The N bit: the first packet of a coded video sequence."""
+    return bool(payload) and payload[0] & 0x08 != 0

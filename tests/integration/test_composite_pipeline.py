@@ -3,11 +3,14 @@
 from itertools import pairwise
 from pathlib import Path
 
-from recorder.frames import Track
+import numpy as np
+
+from recorder.frames import EncodedFrame, Track
 from recorder.protocol import FileOpened, SliceCommitted
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
+from recorder.worker.composite import Composite
 from recorder.worker.pipeline import Joined, Left, Stopped
 from tests.integration.media import SECOND, Person
 from tests.integration.straight_line import Recorded, record
@@ -53,7 +56,10 @@ def test_three_people_one_late_one_early(tmp_path: Path) -> None:
 
 def test_lips_match_voices_and_every_picture_is_shown_in_its_time(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "spool")
-    record(recorded.pipeline(_spec()), [Person(101)], until=10)
+    pipeline = recorded.pipeline(_spec())
+    record(pipeline, [Person(101)], until=10)
+    assert isinstance(pipeline, Composite)
+    assert 0 < pipeline.mixing_ns < 10 * SECOND
     whole = recorded.joined(tmp_path)
     offsets = measure.av_offsets(whole, tone_hz(101))
     assert len(offsets) >= 8
@@ -145,3 +151,26 @@ def test_media_that_starts_minutes_after_joining_starts_the_files(tmp_path: Path
     assert recorded.slices[0].start_ns == 300 * SECOND
     assert abs(sum(item.duration_ns for item in recorded.slices) - 4 * SECOND) < 0.1 * SECOND
     assert len(measure.av_offsets(recorded.joined(tmp_path), tone_hz(101))) >= 3
+
+
+def test_the_last_sound_before_a_gap_is_heard_though_nothing_follows(tmp_path: Path) -> None:
+    """The end of each packet waits for the next one, to be joined or faded: it must not wait for ever."""
+    recorded = Recorded(tmp_path / "spool")
+    pipeline = recorded.pipeline(_spec(video=False))
+    items: list[tuple[int, object]] = [(0, Joined(101)), (0, Joined(102)), (4 * SECOND - 2_000_000, Left(101))]
+    loud = bytes(([0x8F] * 4 + [0x0F] * 4) * 20)  # half of full scale in G.711, at 1 kHz
+    for number in [*range(100), *range(150, 200)]:
+        time_ns = number * SECOND // 50
+        items.append((time_ns + 20_000_000, EncodedFrame(Track(101, "audio"), "pcmu", loud, True, time_ns)))
+    for now, item in sorted(items, key=lambda pair: pair[0]):
+        while pipeline.due_ns() < now:
+            pipeline.advance(pipeline.due_ns())
+        pipeline.take(item, now)  # type: ignore[arg-type]
+    pipeline.close(6 * SECOND)
+    _, sound = measure.samples_of(recorded.joined(tmp_path))
+    begin = np.flatnonzero(np.abs(sound) > np.abs(sound[24000:48000]).max() / 2)[0] - 120  # soft, over 5 ms
+    for end in (2, 4):
+        last = begin + round((end - 0.0045) * 48000)
+        before, heard, after = sound[last - 4800 : last], sound[last : last + 96], sound[last + 1000 : last + 5000]
+        assert np.std(heard) > 0.5 * np.std(before) > 0.05
+        assert np.std(after) < 0.01

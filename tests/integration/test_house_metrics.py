@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from recorder.tools.api_client import folder_storage
 from recorder.tools.publish import Publication, Publisher
 from tests.e2e import requests

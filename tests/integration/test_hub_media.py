@@ -11,7 +11,7 @@ import pytest
 from recorder.frames import Kind
 from recorder.rtp.packet import nack, picture_loss_indication
 from recorder.tools.publish import PublishError
-from recorder.tools.publish_media import Library
+from recorder.tools.publish_media import AudioCodec, Library
 from tests.integration.hub_room import Roster, Subscriber, publishing, running_hub, starts_h264_keyframe, until
 
 
@@ -26,16 +26,16 @@ def library() -> Library:
     return Library()
 
 
-@pytest.mark.parametrize("codec", ["h264", "vp8"])
-async def test_media_reaches_a_subscriber_whole(hub: str, codec: str) -> None:
+@pytest.mark.parametrize(("codec", "audio"), [("h264", "opus"), ("vp8", "pcmu"), ("vp9", "pcma"), ("av1", "g722")])
+async def test_media_reaches_a_subscriber_whole(hub: str, codec: str, audio: AudioCodec) -> None:
     library = Library()
-    async with publishing(hub, 101, library, video=codec), Subscriber(hub, 101) as subscriber:
+    async with publishing(hub, 101, library, video=codec, audio=audio), Subscriber(hub, 101) as subscriber:
         await until(lambda: len(subscriber.of("audio")) > 100 and len(subscriber.of("video")) > 30)
         for kind in ("audio", "video"):
             numbers = [header.sequence for header, _ in subscriber.of(kind)]
             assert [(later - first) & 0xFFFF for first, later in pairwise(numbers)] == [1] * (len(numbers) - 1)
             assert len({header.ssrc for header, _ in subscriber.of(kind)}) == 1
-        loop = await library.audio(101)
+        loop = await library.audio(101, codec=audio)
         sent = set(loop.packets)
         assert all(payload in sent for _, payload in subscriber.of("audio"))
         assert subscriber.keyframes(codec) >= 1

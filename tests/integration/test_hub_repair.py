@@ -22,7 +22,8 @@ class RawPublisher:
     def __init__(self) -> None:
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._pc.addTransceiver("video", "sendonly")
-        self.tap = MediaTap(self._pc, on_rtp=lambda data, at: None, on_rtcp=self._on_rtcp)
+        self.tap = MediaTap(self._pc)
+        self.tap.listen(lambda data, at: None, self._on_rtcp)
         self.sent: dict[int, bytes] = {}
         self.nacks: list[int] = []
         self.keyframe_requests = 0

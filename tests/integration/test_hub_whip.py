@@ -92,7 +92,7 @@ async def test_wrong_bodies_are_refused(client: httpx.AsyncClient) -> None:
         (good.replace("a=setup:actpass", "a=setup:nonsense"), SDP, 400),
         (await offer("recvonly"), SDP, 406),
         (await offer(channel=True), SDP, 406),
-        (good.replace("opus/48000", "speex/16000").replace("VP8", "theora").replace("H264", "dirac"), SDP, 406),
+        (re.sub(r"(a=rtpmap:\d+) [^/]+", r"\1 theora", good), SDP, 406),
         (good + "a=x\r\n" * 40_000, SDP, 413),
     ):
         answer = await client.post(whip_path(7), content=content, headers=headers)

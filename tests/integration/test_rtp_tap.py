@@ -10,7 +10,8 @@ import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 
 from recorder.rtp import packet as rtp
-from recorder.rtp.tap import MediaTap, use_addresses
+from recorder.rtp.negotiation import offer_codecs, use_addresses
+from recorder.rtp.tap import MediaTap
 
 
 def _connection() -> RTCPeerConnection:
@@ -29,8 +30,9 @@ class _Pair:
         subscriber, sender = _connection(), _connection()
         for kind in ("video", "audio"):
             subscriber.addTransceiver(kind, direction="recvonly")
-        self.subscriber = MediaTap(subscriber, on_rtp=lambda data, at: self.rtp.append(data), on_rtcp=lambda data, at: None)
-        self.sender = MediaTap(sender, on_rtp=lambda data, at: None, on_rtcp=lambda data, at: self.feedback.append(data))
+        self.subscriber, self.sender = MediaTap(subscriber), MediaTap(sender)
+        self.subscriber.listen(lambda data, at: self.rtp.append(data), lambda data, at: None)
+        self.sender.listen(lambda data, at: None, lambda data, at: self.feedback.append(data))
         await subscriber.setLocalDescription(await subscriber.createOffer())
         await sender.setRemoteDescription(subscriber.localDescription)
         for transceiver in sender.getTransceivers():
@@ -74,11 +76,12 @@ async def test_every_packet_arrives_in_both_directions() -> None:
 
 
 async def test_what_was_negotiated_is_told() -> None:
+    offer_codecs()
     async with _Pair() as pair:
         video, audio = pair.subscriber.media()
         assert (video.kind, video.direction) == ("video", "recvonly")
         assert (audio.kind, audio.direction) == ("audio", "recvonly")
-        assert {"vp8", "h264", "rtx"} == {codec.name for codec in video.codecs}
+        assert {"vp8", "h264", "vp9", "av1", "rtx"} == {codec.name for codec in video.codecs}
         assert audio.codecs[0].name == "opus"
         assert audio.codecs[0].clock_rate == 48000
         assert video.remote_ssrcs[0] == pair.sender.media()[0].ssrc  # the other is that of retransmissions
@@ -94,7 +97,7 @@ async def test_a_peer_that_never_answers_is_a_connection_error() -> None:
     use_addresses(["127.0.0.1"])
     lonely = _connection()
     lonely.addTransceiver("audio", direction="recvonly")
-    tap = MediaTap(lonely, on_rtp=lambda data, at: None, on_rtcp=lambda data, at: None)
+    tap = MediaTap(lonely)
     await lonely.setLocalDescription(await lonely.createOffer())
     with pytest.raises(ConnectionError):
         await tap.connected(0.2)

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from recorder.outputs.playlist import render
 from recorder.protocol import Done, FileOpened, Lease, Refused, SetLayout, Stop
@@ -27,17 +30,23 @@ def _joined(worker: TestedWorker, playlist: str, folder: Path) -> Path:
     return whole
 
 
-async def _three_people(stack: contextlib.AsyncExitStack, at: Settings) -> None:
-    """A hub with 101 in H.264, 102 in VP8 and 103, who is only heard; they join in this order."""
+Codecs = tuple[tuple[str, str], ...]  # video and audio of 101, 102, …
+USUAL: Codecs = (("h264", "opus"), ("vp8", "opus"), ("none", "opus"))  # the third is only heard
+OTHERS: Codecs = (("vp9", "pcmu"), ("av1", "pcma"), ("none", "g722"))
+
+
+async def _three_people(stack: contextlib.AsyncExitStack, at: Settings, codecs: Codecs) -> None:
+    """A hub that these people join in order."""
     url = await stack.enter_async_context(hub(at))
-    for uid, video in ((101, "h264"), (102, "vp8"), (103, "none")):
-        await stack.enter_async_context(publisher(url, uid, "--video", video))
+    for uid, (video, audio) in enumerate(codecs, 101):
+        await stack.enter_async_context(publisher(url, uid, "--video", video, "--audio", audio))
 
 
-async def test_composite_of_a_live_channel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codecs", [USUAL, OTHERS])
+async def test_composite_of_a_live_channel(tmp_path: Path, codecs: Codecs) -> None:
     at = settings(tmp_path, slice_seconds=4)
     async with contextlib.AsyncExitStack() as stack:
-        await _three_people(stack, at)
+        await _three_people(stack, at, codecs)
         worker = await stack.enter_async_context(TestedWorker(at, _spec("mix", mp4=True)).running())
         await worker.until(lambda: any(isinstance(r.body, FileOpened) for r in worker.reports), 30)
         await asyncio.sleep(10)
@@ -67,10 +76,11 @@ def _tiles() -> dict[int, measure.Rect]:
     return {101: measure.Rect(0, 0, 320, 180), 102: measure.Rect(320, 0, 320, 180)}
 
 
-async def test_individual_tracks_of_a_live_channel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codecs", [USUAL, OTHERS])
+async def test_individual_tracks_of_a_live_channel(tmp_path: Path, codecs: Codecs) -> None:
     at = settings(tmp_path, slice_seconds=4)
     async with contextlib.AsyncExitStack() as stack:
-        await _three_people(stack, at)
+        await _three_people(stack, at, codecs)
         worker = await stack.enter_async_context(TestedWorker(at, _spec("individual")).running())
         await worker.until(lambda: sum(isinstance(r.body, FileOpened) for r in worker.reports) == 5, 30)
         await asyncio.sleep(9)
@@ -80,6 +90,7 @@ async def test_individual_tracks_of_a_live_channel(tmp_path: Path) -> None:
         assert set(files) == {
             f"{stem}_{u}__uid_e_{k}.m3u8" for u, k in ((101, "audio"), (101, "video"), (102, "audio"), (102, "video"), (103, "audio"))
         }
+        assert files[f"{stem}_101__uid_e_video.m3u8"].playable == (codecs is USUAL)
         assert not files[f"{stem}_102__uid_e_video.m3u8"].playable
         for playlist in files:
             slices = worker.playlist(playlist)
@@ -87,10 +98,13 @@ async def test_individual_tracks_of_a_live_channel(tmp_path: Path) -> None:
             assert 7 < sum(item.duration_ns for item in slices) / 1e9 < 16
             for item in slices:
                 assert measure.decode_errors([worker.folder / "files" / item.name]) == []
-        h264 = _joined(worker, f"{stem}_101__uid_e_video.m3u8", tmp_path)
-        counters = [measure.read_counter(measure.luma_of(frame)) for _, frame in measure.video_frames(h264)]
-        assert None not in counters
-        assert all((b - a) % 240 == 1 for a, b in zip(counters, counters[1:], strict=False) if a is not None and b is not None)  # noqa: RUF007
+        for uid in (101, 102):
+            slices = worker.playlist(f"{stem}_{uid}__uid_e_video.m3u8")
+            shown = [measure.video_frames(worker.folder / "files" / item.name) for item in slices]
+            counters = [measure.read_counter(measure.luma_of(frame)) for pictures in shown for _, frame in pictures]
+            assert None not in counters
+            assert len(counters) > 7 * 30
+            assert all((b - a) % 240 == 1 for a, b in pairwise(counters) if a is not None and b is not None)
 
 
 async def test_a_worker_ends_when_everybody_has_left(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from recorder.hub.negotiation import (
+    Offer,
     OfferMalformed,
     OfferUnacceptable,
     for_publisher,
@@ -12,6 +13,7 @@ from recorder.hub.negotiation import (
     read_candidates,
     read_offer,
 )
+from recorder.rtp.negotiation import offer_codecs
 
 HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=ice-ufrag:frag\r\na=ice-pwd:passwordpasswordpassword\r\n"
 HEAD += "a=fingerprint:sha-256 " + ":".join(["AA"] * 32) + "\r\na=setup:actpass\r\n"
@@ -79,9 +81,99 @@ async def test_publisher_is_taken_in_its_first_usable_codec() -> None:
 
 
 async def test_what_recorders_cannot_read_is_refused() -> None:
-    offer = read_offer(HEAD + media("audio", 0, "a=rtpmap:9 G722/8000\r\na=rtpmap:0 PCMU/8000\r\n"), allow_loopback=True)
-    with pytest.raises(OfferUnacceptable):
-        for_publisher(offer)
+    for line in (
+        media("audio", 0, "a=rtpmap:63 red/48000/2\r\na=rtpmap:13 CN/8000\r\n"),
+        media("video", 0, "a=rtpmap:118 red/90000\r\na=rtpmap:120 ulpfec/90000\r\na=rtpmap:121 flexfec-03/90000\r\n"),
+        media("video", 0, "a=rtpmap:100 VP9/90000\r\na=fmtp:100 profile-id=2\r\n"),
+        media("video", 0, "a=rtpmap:41 AV1/90000\r\na=fmtp:41 level-idx=5;profile=1;tier=0\r\n"),
+    ):
+        with pytest.raises(OfferUnacceptable):
+            for_publisher(read_offer(HEAD + line, allow_loopback=True))
+
+
+def _browser_codec(number: int, name: str, fmtp: str = "") -> str:
+    feedback = "".join(f"a=rtcp-fb:{number} {kind}\r\n" for kind in ("goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"))
+    parameters = f"a=fmtp:{number} {fmtp}\r\n" if fmtp else ""
+    return (
+        f"a=rtpmap:{number} {name}/90000\r\n{feedback}{parameters}a=rtpmap:{number + 1} rtx/90000\r\na=fmtp:{number + 1} apt={number}\r\n"
+    )
+
+
+# As Chromium 156 offers them, payload types included.
+BROWSER_AUDIO = (
+    "a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n"
+    "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\na=rtpmap:9 G722/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n"
+    "a=rtpmap:13 CN/8000\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n"
+)
+BROWSER_VIDEO = {
+    "vp8": _browser_codec(96, "VP8"),
+    "h264": _browser_codec(108, "H264", "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"),
+    "av1": _browser_codec(45, "AV1", "level-idx=5;profile=0;tier=0"),
+    "vp9 in 10 bits": _browser_codec(100, "VP9", "profile-id=2"),
+    "vp9": _browser_codec(98, "VP9", "profile-id=0"),
+    "repair": _browser_codec(118, "red") + "a=rtpmap:120 ulpfec/90000\r\na=rtpmap:35 flexfec-03/90000\r\n",
+}
+NEGOTIATED = {"vp8": (96, "VP8"), "h264": (108, "H264"), "vp9": (98, "VP9"), "av1": (45, "AV1")}
+
+
+@pytest.mark.parametrize("codec", NEGOTIATED)
+async def test_browsers_are_answered_without_what_nobody_here_decodes(codec: str) -> None:
+    offer_codecs()
+    first = ["repair", "vp9 in 10 bits", codec]
+    video = "".join(BROWSER_VIDEO[name] for name in (*first, *(name for name in BROWSER_VIDEO if name not in first)))
+    offer = read_offer(HEAD + media("audio", 0, BROWSER_AUDIO) + media("video", 1, video), allow_loopback=True)
+    text = await _answer_of(for_publisher(offer), offer)
+    number, name = NEGOTIATED[codec]
+    assert _codecs(text) == {"111 opus/48000/2", f"{number} {name}/90000", f"{number + 1} rtx/90000"}
+    assert f"a=fmtp:{number + 1} apt={number}" in text
+    assert f"a=rtcp-fb:{number} nack\r\n" in text
+    assert f"a=rtcp-fb:{number} nack pli\r\n" in text
+    for unwanted in ("useinbandfec", "red", "ulpfec", "flexfec", "profile-id=2", "transport-cc"):
+        assert unwanted not in text
+
+
+@pytest.mark.parametrize("codec", NEGOTIATED)
+async def test_subscribers_get_every_codec(codec: str) -> None:
+    offer_codecs()
+    text = HEAD + media("audio", 0, BROWSER_AUDIO, "recvonly") + media("video", 1, "".join(BROWSER_VIDEO.values()), "recvonly")
+    offer = read_offer(text, allow_loopback=True)
+    answer = await _answer_of(for_subscriber(offer, {"audio": "pcma", "video": codec}), offer)
+    number, name = NEGOTIATED[codec]
+    assert _codecs(answer) == {"8 PCMA/8000", f"{number} {name}/90000"}
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "G722"), (0, "PCMU"), (8, "PCMA")])
+async def test_publishers_without_opus_are_taken(number: int, name: str) -> None:
+    offer = read_offer(HEAD + media("audio", 0, f"a=rtpmap:13 CN/8000\r\na=rtpmap:{number} {name}/8000\r\n"), allow_loopback=True)
+    assert _codecs(await _answer_of(for_publisher(offer), offer)) == {f"{number} {name}/8000"}
+
+
+async def test_our_own_offer_has_every_codec_once() -> None:
+    for _ in range(2):
+        offer_codecs()
+    connection = RTCPeerConnection()
+    connection.addTransceiver("audio", "recvonly")
+    connection.addTransceiver("video", "recvonly")
+    text = (await connection.createOffer()).sdp
+    await connection.close()
+    lines = [line[len("a=rtpmap:") :] for line in text.splitlines() if line.startswith("a=rtpmap:")]
+    names = [line.split()[1].split("/")[0] for line in lines]
+    assert sorted(names) == sorted(["opus", "G722", "PCMU", "PCMA", "VP8", "H264", "H264", "VP9", "AV1", *["rtx"] * 5])
+    assert len({line.split()[0] for line in lines}) == len(lines)
+    for name in ("VP9", "AV1"):
+        number = next(line.split()[0] for line in lines if name in line)
+        assert all(f"a=rtcp-fb:{number} {feedback}\r\n" in text for feedback in ("nack", "nack pli", "ccm fir"))
+
+
+async def _answer_of(connection: RTCPeerConnection, offer: Offer) -> str:
+    await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+    text: str = (await connection.createAnswer()).sdp
+    await connection.close()
+    return text
+
+
+def _codecs(text: str) -> set[str]:
+    return {line[len("a=rtpmap:") :] for line in text.splitlines() if line.startswith("a=rtpmap:")}
 
 
 async def test_second_video_and_unsent_kinds_stay_inactive() -> None:

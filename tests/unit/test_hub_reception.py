@@ -40,6 +40,23 @@ def test_lost_packet_is_given_up() -> None:
     assert not reception.has_gaps
 
 
+def test_slow_repairs_are_not_asked_for_again_before_they_can_come() -> None:
+    """With 200 ms on the way, asking every 60 ms would bring each packet four times."""
+    reception = received(0)
+    asked: list[tuple[int, int]] = []
+    repairs: list[tuple[int, int]] = []
+    for now in range(0, 10_000, 10):
+        for sequence in [sequence for due, sequence in repairs if due == now]:
+            reception.arrived(sequence, 0, now * MS)
+        if now % 100 == 0:
+            reception.arrived(now // 50 + 2, 0, now * MS)  # every other packet is lost
+        wanted = reception.lost(now * MS)
+        repairs += [(now + 200, sequence) for sequence in wanted]
+        asked += [(now, sequence) for sequence in wanted]
+    late = [sequence for now, sequence in asked if now > 5000]
+    assert len(late) == len(set(late)) > 40
+
+
 def test_gap_over_the_wrap_is_named_in_order() -> None:
     assert received(65533, 65537).lost(20 * MS) == [65534, 65535, 0]
 

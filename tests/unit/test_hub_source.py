@@ -6,8 +6,8 @@ import pytest
 
 from recorder.hub.feedback import SenderInfo
 from recorder.hub.source import AUDIO_LEVEL, MID, Outlet, Repair, Source
+from recorder.rtp.negotiation import VIDEO_ORIENTATION, CodecParameters, Media
 from recorder.rtp.packet import Header, extensions, parse_header
-from recorder.rtp.tap import VIDEO_ORIENTATION, CodecParameters, Media
 
 MS = 1_000_000
 

@@ -1,69 +1,19 @@
 """Decoders: every codec, at the right time, and whatever is thrown at them."""
 
-import contextlib
-import os
-from collections.abc import Iterator
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.codec.context import CodecContext
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
 from mixer.audio import Sound
 from recorder.media.decode import RATE, AudioCodec, AudioDecoder, VideoCodec, VideoDecoder
 from recorder.media.pictures import picture_of
+from tests.coded import video_payloads
 
-ENCODERS = {"h264": "libx264", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
-LIVE = {
-    "libx264": {"tune": "zerolatency", "preset": "ultrafast"},
-    "libvpx": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
-    "libsvtav1": {"preset": "12", "svtav1-params": "pred-struct=1:rc=2:lookahead=0:lp=1"},
-}
 VIDEO: list[VideoCodec] = ["h264", "vp8", "vp9", "av1"]
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[None]:
-    """As root SVT-AV1 would give the whole process real-time priority 99, and every process started by later tests with it."""
-    user = os.geteuid()
-    os.seteuid(65534 if user == 0 else user)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-def video_payloads(codec: str, width: int = 128, height: int = 72, count: int = 8) -> list[bytes]:
-    """Pictures that grow brighter: luma 40, 60, 80, …"""
-    with unprivileged():
-        payloads = _encoded(codec, width, height, count)
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
-    return payloads
-
-
-def _encoded(codec: str, width: int, height: int, count: int) -> list[bytes]:
-    context = CodecContext.create(ENCODERS[codec], "w")
-    assert isinstance(context, VideoCodecContext)
-    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-    context.time_base, context.framerate = Fraction(1, 15), Fraction(15)
-    context.thread_count = 1
-    context.bit_rate = 500_000
-    context.max_b_frames = 0
-    context.options = LIVE[ENCODERS[codec]]
-    payloads = []
-    for tick in range(count):
-        frame = VideoFrame(width, height, "yuv420p")
-        for plane, value in zip(frame.planes, (40 + 20 * tick, 128, 128), strict=True):
-            plane.update(bytes([value]) * plane.buffer_size)
-        frame.pts, frame.time_base = tick, Fraction(1, 15)
-        payloads += [bytes(packet) for packet in context.encode(frame)]
-    return payloads + [bytes(packet) for packet in context.encode(None)]
 
 
 def brightness(frame: VideoFrame) -> float:
@@ -236,6 +186,23 @@ def test_both_channels_of_opus_arrive_and_are_averaged() -> None:
         levels[channels] = np.sqrt(2 * np.mean(decoded**2, axis=1))
     assert levels[2] == pytest.approx([0.5, 0.25], abs=0.03)
     assert levels[1] == pytest.approx([0.375], abs=0.03)
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0"])
+@pytest.mark.parametrize("options", [NARROWBAND, CELT])
+def test_opus_keeps_time_in_discontinuous_transmission(options: dict[str, str], rest: bytes) -> None:
+    payloads = audio_payloads("opus", tone(RATE, RATE), RATE, options)
+    absent = payloads[20][:1] + rest  # RFC 6716 section 3.1: the table of contents, and nothing or next to nothing
+    decoder = AudioDecoder("opus", 1)
+    sent = [*payloads[:20], *[absent] * 10, *payloads[20:40]]
+    decoded = [(number, decoder.decode(payload, number * 20_000_000)) for number, payload in enumerate(sent)]
+    assert decoder.errors == 0
+    for number, [(sound, time_ns)] in decoded[1:]:
+        assert sound.shape[1] == 960
+        assert abs(time_ns - number * 20_000_000) < 10_000_000
+        assert np.abs(sound).max() > 0.1 or 19 < number < 32
+    quiet = [sound for number, [(sound, _)] in decoded if 22 < number < 30]
+    assert max(float(np.abs(sound).max()) for sound in quiet) < 0.1
 
 
 @pytest.mark.parametrize("codec", RATES)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mixer.canvas import Canvas, colour
 from mixer.compositor import Compositor
-from mixer.fit import Size, Tile
+from mixer.fit import Size, Tile, crop, fit, pixels
 from mixer.layouts import Options, load
 from mixer.picture import Picture, Plane, Planes
 from recorder.media.pictures import frame_of, picture_of, planes_of
@@ -31,7 +31,7 @@ def picture(width: int, height: int, rotation: int = 0) -> Picture:
 
 
 def psnr(found: Plane, expected: Plane) -> float:
-    return float(10 * np.log10(255**2 / np.mean((found.astype(float) - expected) ** 2)))
+    return float(10 * np.log10(255**2 / max(float(np.mean((found.astype(float) - expected) ** 2)), 1e-9)))
 
 
 def plain(planes: Planes) -> list[int]:
@@ -47,26 +47,40 @@ def flat_frame(values: tuple[int, int, int], pixel_format: str = "yuv420p") -> V
     )
 
 
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ((640, 360), (428, 240)),
-        ((640, 360), (214, 120)),
-        ((640, 360), (150, 84)),
-        ((640, 360), (128, 72)),
-        ((1280, 720), (426, 240)),
-        ((1280, 720), (300, 170)),
-        ((1920, 1080), (300, 170)),
-        ((320, 180), (640, 360)),
-    ],
-)
-def test_scaled_pictures_are_within_38_db_of_lanczos(source: tuple[int, int], target: tuple[int, int]) -> None:
-    original = picture(*source)
-    scaled = Scaler()(original, Tile(0, 0, *source), *target)
-    assert scaled.size == Size(*target)
-    for plane, found in zip(original.planes, scaled, strict=True):
-        expected = np.asarray(Image.fromarray(plane).resize((found.shape[1], found.shape[0]), Image.Resampling.LANCZOS))
-        assert psnr(found, expected) >= 38
+def tile_sizes(canvas: Size) -> list[tuple[Size, bool]]:
+    """The sizes of all places of the layouts for one to seventeen people, and whether pictures are fitted there."""
+    placements = [
+        placement
+        for number in (0, 1, 2)
+        for count in range(1, 18)
+        for large in (1, None)
+        for placement in load(number).place(range(1, count + 1), canvas, Options(max_resolution_uid=large))
+    ]
+    return sorted({(pixels(p.rect, canvas).size, p.fit) for p in placements}, key=lambda found: (found[0].width, found[0].height))
+
+
+@pytest.mark.parametrize("canvas", [Size(360, 640), Size(640, 360), Size(1280, 720), Size(1920, 1080)])
+@pytest.mark.parametrize("source", [Size(640, 360), Size(1280, 720), Size(320, 180)])
+def test_every_tile_of_every_layout_is_within_38_db_of_lanczos(source: Size, canvas: Size) -> None:
+    original = picture(source.width, source.height)
+    for tile, whole in tile_sizes(canvas):
+        part = Tile(0, 0, source.width, source.height) if whole else crop(source, 0, tile)
+        target = fit(source, 0, tile).size if whole else tile
+        assert_near_lanczos(original, part, target)
+
+
+@pytest.mark.parametrize("reduction", [1.1, 1.5, 2, 3, 4.3, 6, 8, 8.9, 9.1, 10, 12, 13.3, 15])
+def test_every_reduction_is_within_38_db_of_lanczos(reduction: float) -> None:
+    assert_near_lanczos(picture(1280, 720), Tile(0, 0, 1280, 720), Size(int(640 / reduction) * 2, int(360 / reduction) * 2))
+
+
+def assert_near_lanczos(original: Picture, part: Tile, target: Size) -> None:
+    scaled = Scaler()(original, part, target.width, target.height)
+    assert scaled.size == target
+    for plane, found in zip(original.planes.cut(part), scaled, strict=True):
+        whole = Image.fromarray(np.ascontiguousarray(plane))
+        expected = np.asarray(whole.resize((found.shape[1], found.shape[0]), Image.Resampling.LANCZOS))
+        assert psnr(found, expected) >= 38, (part, target)
 
 
 def test_a_crop_is_the_same_as_cropping_first() -> None:
@@ -82,12 +96,16 @@ def test_one_scaler_takes_any_sequence_of_sizes() -> None:
     for source, target in [
         ((640, 360), (212, 120)),
         ((320, 180), (212, 120)),
+        ((1280, 720), (60, 34)),  # another filter
+        ((640, 360), (60, 34)),
         ((2, 2), (1280, 720)),
         ((4096, 2), (2, 720)),
         ((640, 360), (212, 120)),
     ]:
         scaled = scaler(picture(*source), Tile(0, 0, *source), *target)
         assert scaled.size == Size(*target)
+        for found, fresh in zip(scaled, Scaler()(picture(*source), Tile(0, 0, *source), *target), strict=True):
+            np.testing.assert_array_equal(found, fresh)
 
 
 def test_nothing_is_copied_where_nothing_has_to_be_done() -> None:

@@ -93,6 +93,17 @@ def test_only_new_pictures_are_scaled_and_reported(canvas: Canvas, compositor: C
     assert (at(canvas, 0, 0), at(canvas, 159, 89)) == (BLUE, GREEN)
 
 
+def test_the_time_of_drawing_is_counted(compositor: Compositor) -> None:
+    compositor.arrange([Placement(1, FULL)])
+    compositor.set_picture(1, plain(RED, 1920, 1080))
+    assert compositor.spent_ns == 0
+    compositor.draw()
+    first_ns = compositor.spent_ns
+    assert first_ns > 0
+    compositor.draw()
+    assert 0 <= compositor.spent_ns - first_ns < first_ns  # nothing new to draw
+
+
 def test_users_who_keep_their_place_are_not_scaled_again(canvas: Canvas, compositor: Compositor) -> None:
     compositor.arrange([Placement(1, LEFT)])
     compositor.set_picture(1, plain(RED))
@@ -142,6 +153,26 @@ def test_fit_shows_everything_between_black_bars(canvas: Canvas, compositor: Com
     assert area(canvas, RED) == Tile(0, 24, 80, 40)
     assert {at(canvas, 40, y) for y in (0, 23, 64, 89)} == {BLACK}
     assert area(canvas, BLUE) == Tile(80, 0, 80, 90)
+
+
+def test_bars_are_black_where_the_picture_before_was(canvas: Canvas, compositor: Compositor) -> None:
+    compositor.arrange([Placement(1, FULL, fit=True)])
+    for picture, tile in ((plain(RED, 40, 80), Tile(58, 0, 44, 90)), (plain(RED, 160, 40), Tile(0, 24, 160, 40))):
+        compositor.set_picture(1, picture)
+        compositor.draw()
+        assert area(canvas, RED) == tile
+    compositor.set_picture(1, plain(GREEN, 40, 80, rotation=90))
+    compositor.draw()
+    assert (area(canvas, GREEN), area(canvas, RED)) == (Tile(0, 4, 160, 80), None)
+
+
+def test_places_one_upon_the_other_change_together(canvas: Canvas, compositor: Compositor) -> None:
+    compositor.arrange([Placement(1, LEFT), Placement(2, LEFT, alpha=0.5)])
+    for below, above in ((RED, GREEN), (BLUE, WHITE)):
+        compositor.set_picture(1, plain(below))
+        compositor.set_picture(2, plain(above))
+        compositor.draw()
+        assert at(canvas, 40, 45) == tuple((a + b + 1) // 2 for a, b in zip(below, above, strict=True))
 
 
 QUARTERS = {0: (RED, GREEN, WHITE, BLUE), 90: (WHITE, RED, BLUE, GREEN), 180: (BLUE, WHITE, GREEN, RED), 270: (GREEN, BLUE, RED, WHITE)}

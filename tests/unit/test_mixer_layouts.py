@@ -1,9 +1,13 @@
 """The four layouts against the tables of the specification."""
 
+import importlib
+import pkgutil
+
 import pytest
 
+from mixer import layouts
 from mixer.fit import Rect, Size
-from mixer.layouts import Options, Placement, Region, load
+from mixer.layouts import Layout, Options, Placement, Region, load
 
 CANVAS = Size(640, 360)
 COLUMNS = (0.012, 0.259, 0.506, 0.753)
@@ -122,6 +126,33 @@ def test_custom_keeps_the_region_of_an_absent_user_and_leaves_others_empty() -> 
 def test_custom_knows_seventeen_regions() -> None:
     regions = tuple(Region(Rect(0, 0, 0.1, 0.1)) for _ in range(20))
     assert len(placed(3, 20, Options(regions=regions))) == 17
+
+
+NAMES = [found.name for found in pkgutil.iter_modules(layouts.__path__)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("people", [[], [7], list(range(50, 20, -1))])
+def test_every_layout_keeps_the_contract(name: str, people: list[int]) -> None:
+    module: Layout = importlib.import_module(f"{layouts.__name__}.{name}")  # type: ignore[assignment]  # a module is a Layout
+    assert load(module.NUMBER) is module
+    regions = tuple(Region(Rect(index / 20, 0, 0.05, 1)) for index in range(20))
+    options = Options(max_resolution_uid=40, regions=regions)
+    found = module.place(people, CANVAS, options)
+    assert found == module.place(tuple(people), CANVAS, options)  # pure
+    assert bool(found) == bool(people)
+    assert len({placement.uid for placement in found}) == len(found) <= 17
+    assert {placement.uid for placement in found} <= set(people)
+    for placement in found:
+        rect = placement.rect
+        assert min(rect.x, rect.y) >= 0
+        assert min(rect.width, rect.height) > 0
+        assert max(rect.x + rect.width, rect.y + rect.height) <= 1 + 1e-9
+
+
+def test_numbers_are_given_once() -> None:
+    numbers = [importlib.import_module(f"{layouts.__name__}.{name}").NUMBER for name in NAMES]
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_an_unknown_number_is_refused() -> None:

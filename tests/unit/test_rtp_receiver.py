@@ -129,9 +129,12 @@ def test_late_packets_of_a_replaced_source_do_not_bring_it_back() -> None:
 def test_another_codec_takes_over_in_order() -> None:
     """A payload type that changes in mid-stream, its first packets overtaken: no packet is lost, and it does not flap."""
     session = Session()
-    sps, idr = bytes.fromhex("6742c01f9a7402802dc80880000003008000000f078c1950"), b"\x65idr"
+    sps, idr = bytes.fromhex("6742c01f9a7402802dc80880000003008000000f078c1950"), bytes.fromhex("658884")
     session.video(1, 0, key=True)
-    for sequence, payload in ((4, b"\x41inter"), (3, b"\x18" + b"".join(len(n).to_bytes(2, "big") + n for n in (sps, b"\x68pps", idr)))):
+    for sequence, payload in (
+        (4, bytes.fromhex("419a24")),
+        (3, b"\x18" + b"".join(len(n).to_bytes(2, "big") + n for n in (sps, bytes.fromhex("68ce3c80"), idr))),
+    ):
         session.other(sequence, 70, payload, kind=H264)
     session.video(2, 75)
     assert [(frame.codec, frame.keyframe) for frame in session.frames] == [("vp8", True), ("vp8", False), ("h264", True), ("h264", False)]
@@ -210,3 +213,19 @@ def test_receiver_reports_tell_losses_and_the_last_sender_report() -> None:
     ssrc, lost, highest, _, last, delay = struct.unpack_from("!IIIIII", data, 8)
     assert (ssrc, lost >> 24, lost & 0xFFFFFF, highest) == (2, 2 * 256 // 8, 2, 8)
     assert (last, delay) == (0xAAAABBBB, 65536 // 2)
+
+
+def test_a_report_before_the_first_packet_is_not_lost() -> None:
+    """The hub repeats the sender's last report when somebody subscribes, so that the first packets can be placed."""
+    session = Session()
+    for ssrc, rtp_time in ((1, 3000), (2, 960)):  # of the same moment
+        report = struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, ssrc, 0xE0000000 << 32, rtp_time, 1, 2)
+        session.receiver.control(report, ZERO)
+    session.audio(1, 100)
+    session.video(1, 400, key=True)  # late: repaired, or from a slower path
+    for sequence in range(2, 100):
+        session.audio(sequence, 80 + 20 * sequence)
+        session.video(sequence, 367 + 33 * sequence, key=True)
+    sound, picture = (max(f.time_ns for f in session.frames if f.track.kind == kind) for kind in ("audio", "video"))
+    assert abs(sound - 98 * 20 * MS - 100 * MS) < 5 * MS
+    assert abs(picture - 98 * 33_333_333 - 100 * MS) < 40 * MS  # not 400 ms, as its arrival says

@@ -78,3 +78,28 @@ def test_a_decoder_that_gives_nothing_is_replaced() -> None:
     for frame in others[35:]:
         sight.take(frame)
     assert sight.latest(10 * SECOND) is not None
+
+
+def test_a_frame_whose_time_ran_ahead_does_not_hold_up_those_that_follow() -> None:
+    """A stream that began anew: its times go back, but what was sent first is decoded first."""
+    sight, _ = _sight()
+    sight.show(True)
+    ahead = [replace(frame, time_ns=frame.time_ns + SECOND) for frame in _frames([0, 1, 2])]
+    following = _frames([3, 4])
+    for frame in [*ahead, *following]:
+        sight.take(frame)
+    assert sight.latest(following[0].time_ns - 1) is None
+    assert sight.latest(following[0].time_ns) is not None
+    assert not sight.is_empty
+    assert sight.latest(following[1].time_ns) is not None
+    assert sight.is_empty
+
+
+def test_frames_that_are_far_too_late_are_decoded_and_the_last_is_shown() -> None:
+    sight, asked = _sight()
+    sight.show(True)
+    for frame in _frames([0, 1, 2, 3]):
+        sight.take(replace(frame, time_ns=frame.time_ns - 5 * SECOND))
+    assert sight.latest(0) is not None
+    assert sight.is_empty
+    assert len(asked) == 1

@@ -1,21 +1,23 @@
 """From RTP payloads to access units, one codec a file: pure, no sockets, no clock.
 
-Each file offers `create() -> Depacketiser`. Packets arrive in order and without gaps inside an access unit; `reset()` is
-called where packets are missing.
+Each file named after a codec offers `create() -> Depacketiser`. Packets arrive in order and without gaps inside an access
+unit; `reset()` is called where packets are missing. What is kept between two calls is at most one access unit.
 """
 
 import importlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 from recorder.frames import Codec
 
-CODECS: frozenset[str] = frozenset({"h264", "vp8", "opus"})  # those with a file here
+CODECS: frozenset[str] = frozenset(get_args(Codec))  # those with a file here
+
+MAX_UNIT_BYTES = 4 << 20  # of one access unit: ten times a keyframe of 4K; what grows beyond it is no picture
 
 
 @dataclass(frozen=True, slots=True)
 class AccessUnit:
-    """One complete picture, or one packet of sound."""
+    """One complete picture with all its layers, or one packet of sound."""
 
     timestamp: int  # RTP, 32 bits
     payload: bytes
@@ -26,10 +28,11 @@ class AccessUnit:
 
 class Depacketiser(Protocol):
     def push(self, payload: bytes, *, timestamp: int, marker: bool) -> AccessUnit | None:
-        """Take the next payload; return the access unit it completes.
+        """Take the next payload; return the access unit it completes. Empty payloads only probe the path: they are ignored.
 
         Raises:
-            ValueError: the payload is malformed; what was gathered is dropped.
+            ValueError: the payload is malformed, or a picture before it ended early; what was gathered of that picture is
+                dropped, and what refers to it can't be decoded.
         """
 
     def reset(self) -> None:

@@ -1,33 +1,9 @@
 """The picture size in an H.264 sequence parameter set (ITU-T H.264 section 7.3.2.1.1)."""
 
+from recorder.rtp.depacketisers.bits import Bits
+
 # Profiles whose SPS carries chroma format and scaling lists.
 _HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
-
-
-class _Bits:
-    """Exp-Golomb reader over a raw byte sequence payload."""
-
-    def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
-
-    def read(self, count: int) -> int:
-        self._left -= count
-        if self._left < 0:
-            raise ValueError("the parameter set ends early")
-        return self._value >> self._left & ((1 << count) - 1)
-
-    def ue(self) -> int:
-        zeros = 0
-        while not self.read(1):
-            zeros += 1
-            if zeros > 31:
-                raise ValueError("broken Exp-Golomb code")
-        return (1 << zeros) - 1 + self.read(zeros)
-
-    def se(self) -> int:
-        code = self.ue()
-        return (code + 1) // 2 if code & 1 else -(code // 2)
 
 
 def picture_size(sps: bytes) -> tuple[int, int]:
@@ -36,7 +12,7 @@ def picture_size(sps: bytes) -> tuple[int, int]:
     Raises:
         ValueError: the parameter set is broken.
     """
-    bits = _Bits(sps[1:80].replace(b"\x00\x00\x03", b"\x00\x00"))  # 7.4.1: emulation prevention
+    bits = Bits(sps[1:80].replace(b"\x00\x00\x03", b"\x00\x00"))  # 7.4.1: emulation prevention
     profile = bits.read(8)
     bits.read(16)
     bits.ue()
@@ -80,7 +56,7 @@ def picture_size(sps: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _skip_scaling_lists(bits: _Bits, count: int) -> None:
+def _skip_scaling_lists(bits: Bits, count: int) -> None:
     for index in range(count):
         if not bits.read(1):
             continue

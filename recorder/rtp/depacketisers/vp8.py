@@ -1,6 +1,6 @@
 """VP8 (RFC 7741): payload descriptor off, partitions joined; sizes from the keyframe's header (RFC 6386 section 9.1)."""
 
-from recorder.rtp.depacketisers import AccessUnit
+from recorder.rtp.depacketisers import MAX_UNIT_BYTES, AccessUnit
 
 _KEYFRAME_START_CODE = b"\x9d\x01\x2a"
 
@@ -24,29 +24,47 @@ def _descriptor_size(payload: bytes) -> int:
 
 class _Vp8:
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._frame = bytearray()  # what has come of the picture
         self._timestamp = 0
+        self._waiting = True  # for the start of a picture, because of a loss or an error that was told
+        self._ended_early = False  # the picture before, untold
 
     def push(self, payload: bytes, *, timestamp: int, marker: bool) -> AccessUnit | None:
         if not payload:
             return None
         try:
-            size = _descriptor_size(payload)
+            unit = self._take(payload, timestamp, marker)
         except ValueError:
             self.reset()
             raise
-        starts = payload[0] & 0x10 and not payload[0] & 0x0F  # S bit of partition 0
-        if starts:
-            self._parts, self._timestamp = [payload[size:]], timestamp
-        elif not self._parts or timestamp != self._timestamp:
-            self.reset()  # the start is missing
+        if self._ended_early:
+            self._ended_early = False
+            if not (unit and unit.keyframe):  # which refers to nothing
+                raise ValueError("VP8 picture without its end")
+        return unit
+
+    def reset(self) -> None:
+        self._frame = bytearray()
+        self._waiting = True
+        self._ended_early = False
+
+    def _take(self, payload: bytes, timestamp: int, marker: bool) -> AccessUnit | None:
+        size = _descriptor_size(payload)
+        if payload[0] & 0x17 == 0x10:  # S bit of partition 0
+            self._ended_early = bool(self._frame)
+            self._frame = bytearray()
+            self._timestamp, self._waiting = timestamp, False
+        elif self._waiting:
             return None
-        else:
-            self._parts.append(payload[size:])
-        if not marker:
-            return None
-        frame = b"".join(self._parts)
-        self._parts = []
+        elif not self._frame or timestamp != self._timestamp:
+            raise ValueError("VP8 picture without its start")
+        self._frame += payload[size:]
+        if len(self._frame) > MAX_UNIT_BYTES:
+            raise ValueError("VP8 picture without an end")
+        return self._finish(timestamp) if marker else None
+
+    def _finish(self, timestamp: int) -> AccessUnit:
+        frame, self._frame = bytes(self._frame), bytearray()
         if frame[0] & 1:
             return AccessUnit(timestamp, frame, keyframe=False)
         if len(frame) < 10 or frame[3:6] != _KEYFRAME_START_CODE:
@@ -54,9 +72,6 @@ class _Vp8:
         width = int.from_bytes(frame[6:8], "little") & 0x3FFF
         height = int.from_bytes(frame[8:10], "little") & 0x3FFF
         return AccessUnit(timestamp, frame, keyframe=True, width=width, height=height)
-
-    def reset(self) -> None:
-        self._parts = []
 
 
 def create() -> _Vp8:

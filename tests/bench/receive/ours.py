@@ -7,8 +7,8 @@ from collections import Counter
 from recorder.channels import ChannelError, Listener, Place
 from recorder.channels.hub import HubConnector
 from recorder.frames import EncodedFrame, Track
+from recorder.rtp.negotiation import Media
 from recorder.rtp.receiver import SessionReceiver
-from recorder.rtp.tap import Media
 from recorder.spec import RecordingSpec, Subscription
 from tests.bench import receive
 from tests.bench.receive import Room

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 from aiortc import MediaStreamTrack, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
-from aiortc.rtcrtpreceiver import RTCInboundRtpStreamStats
+from aiortc.stats import RTCInboundRtpStreamStats
 
-from recorder.rtp.tap import use_addresses
+from recorder.rtp.negotiation import use_addresses
 from tests.bench import receive
 from tests.bench.receive import Room
 
