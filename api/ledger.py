@@ -99,6 +99,8 @@ class Ledger:
                 await session.execute(update(Slice).where(Slice.sid == row.sid, Slice.name == name).values(stored=stored))
             case protocol.Warned(module=module, code=code, detail=detail):
                 log.warning("recording impaired", extra={"sid": row.sid, "fault_module": module, "code": code, "detail": detail})
+            case protocol.ImageFailed(why=why, detail=detail):
+                log.warning("image left out", extra={"sid": row.sid, "why": why, "detail": detail})
             case protocol.Ended(outcome=outcome, reason=reason):
                 lifecycle.end(row, outcome, reason)
             case protocol.WorkerLost(detail=detail):
@@ -120,6 +122,8 @@ def _count(body: EventBody) -> None:
             metrics.UPLOAD_RETRIES.inc(retries)
             if seconds is not None:
                 metrics.UPLOAD_SECONDS.observe(seconds)
+        case protocol.ImageFailed(why=why):
+            metrics.IMAGES_FAILED.labels(why).inc()
         case protocol.WorkerLost():
             metrics.WORKERS_LOST.inc()
         case protocol.Finished(outcome=outcome, reason=reason):

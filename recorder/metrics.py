@@ -23,6 +23,8 @@ UPLOAD_SECONDS = Histogram(
 )
 UPLOAD_RETRIES = Counter("recorder_upload_retries", "Attempts that failed before media files were verified", registry=REGISTRY)
 
+IMAGES_FAILED = Counter("recorder_images_failed", "Images of layouts that were left out; address: not allowed", ("why",), registry=REGISTRY)
+
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""

@@ -23,7 +23,10 @@ Reason = Literal[
     "shutdown",
 ]
 Phase = Literal["starting", "ready", "recording", "stopping"]
+ImageFault = Literal["address", "download", "picture", "time"]
 Uploading = Literal["uploaded", "backuped", "unknown"]
+
+IMAGES_FOLDER = "images"  # of a recording: agent writes, worker reads
 
 
 class _Message(BaseModel):
@@ -92,6 +95,14 @@ class Warned(_Message):
     detail: str = ""
 
 
+class ImageFailed(_Message):
+    """Agent only: an image of the layout cannot be shown; what the layout falls back to shows."""
+
+    type: Literal["image_failed"] = "image_failed"
+    why: ImageFault
+    detail: str = ""
+
+
 class Ended(_Message):
     """The worker has written its last file."""
 
@@ -119,7 +130,7 @@ class Finished(_Message):
 
 
 EventBody = Annotated[
-    PhaseChanged | FileOpened | SliceCommitted | SliceStored | Warned | Ended | WorkerLost | Finished,
+    PhaseChanged | FileOpened | SliceCommitted | SliceStored | Warned | ImageFailed | Ended | WorkerLost | Finished,
     Field(discriminator="type"),
 ]
 
@@ -221,6 +232,19 @@ class Lease(_Message):
     seconds: float = 12.0
 
 
+class ImageReady(_Message):
+    """Agent -> worker: the image behind a URL of the layout, as raw pixels. Answered by Done when it is read.
+
+    The file in `IMAGES_FOLDER` of the recording holds the planes Y, U, V of 4:2:0, BT.601 in full range, without padding.
+    """
+
+    type: Literal["image"] = "image"
+    url: str
+    file: str = Field(pattern=r"^[0-9]+$")
+    width: int  # even, as height
+    height: int
+
+
 class Report(_Message):
     """Worker -> agent: an event of the worker; the agent numbers and forwards it."""
 
@@ -230,7 +254,10 @@ class Report(_Message):
 
 
 Message = Annotated[
-    Event | AgentHello | Offer | Claim | Claimed | Done | Refused | Stop | Subscribe | SetLayout | WorkerHello | Lease | Report,
+    Event
+    | (AgentHello | Offer | Claim | Claimed | Done | Refused)
+    | (Stop | Subscribe | SetLayout)
+    | (WorkerHello | Lease | ImageReady | Report),
     Field(discriminator="type"),
 ]
 message_adapter: TypeAdapter[Message] = TypeAdapter(Message)

@@ -67,7 +67,7 @@ class Agent(_Section):
     upload_parallel: int = Field(4, ge=1, description="files of one recording uploaded at the same time")
     local_root: Path | None = Field(None, description="root of vendor 100 (local folder); default: data_dir/recordings")
     allowed_networks: tuple[str, ...] = Field(
-        (), description="CIDR blocks that are not public but may be used by customers' storage endpoints and URLs, such as your own MinIO"
+        (), description="CIDR blocks that are not public but may be used by customers' stores and image URLs, such as your own MinIO"
     )
 
 

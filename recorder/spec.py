@@ -58,6 +58,12 @@ class Layout(_Spec):
     default_user_background_image: str | None = None
     user_backgrounds: tuple[UserBackground, ...] = ()
 
+    @property
+    def image_urls(self) -> tuple[str, ...]:
+        """Each once, the one that covers most first."""
+        urls = (self.background_image, self.default_user_background_image, *(user.url for user in self.user_backgrounds))
+        return tuple(dict.fromkeys(url for url in urls if url))
+
 
 class Canvas(_Spec):
     width: int = 360

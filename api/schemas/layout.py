@@ -1,7 +1,7 @@
 """The layout of a composite: part of start's `transcodingConfig`, and the whole of updateLayout."""
 
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeGuard
 
 from pydantic import AliasChoices, Field
 
@@ -10,6 +10,7 @@ from recorder.spec import Layout, Region, UserBackground
 
 CUSTOM: Final = 3
 MOST_REGIONS: Final = 17
+MOST_USERS: Final = 49  # that a recording subscribes to
 _HALF_A_MILLIONTH: Final = 5e-7  # six decimals are significant
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -28,7 +29,7 @@ class LayoutRegion(Wire):
     def rules(cls, given: Given) -> Iterator[Problem]:
         for start, length in (("x_axis", "width"), ("y_axis", "height")):
             a, b = given.get(start), given.get(length)
-            if isinstance(a, int | float) and isinstance(b, int | float) and a + b > 1 + _HALF_A_MILLIONTH:
+            if _is_fraction(a) and _is_fraction(b) and a + b > 1 + _HALF_A_MILLIONTH:
                 yield length, f"reaches beyond the canvas: {start} + {length} must not be more than 1"
 
     def to_spec(self) -> Region:
@@ -41,6 +42,11 @@ class LayoutRegion(Wire):
             alpha=self.alpha,
             fit=self.render_mode == 1,
         )
+
+
+def _is_fraction(value: object) -> TypeGuard[float]:
+    """What is none has an error of its own."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 class UserBackgroundConfig(Wire):
@@ -62,7 +68,7 @@ class LayoutConfig(Wire):
     )
     background_image: ImageUrl = ""
     default_user_background_image: ImageUrl = ""
-    background_config: list[UserBackgroundConfig] = Field([])
+    background_config: list[UserBackgroundConfig] = Field([], max_length=MOST_USERS)
 
     @classmethod
     def rules(cls, given: Given) -> Iterator[Problem]:

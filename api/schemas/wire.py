@@ -104,6 +104,8 @@ def _printable(text: str) -> str:
 def _image_url(text: str) -> str:
     if text and not is_http_url(text):
         raise wrong("must be a http or https URL")
+    if "@" in urlsplit(text).netloc:
+        raise wrong("must not have a login")
     return text
 
 
@@ -121,7 +123,9 @@ Uid = Annotated[str, AfterValidator(_uid), Field(json_schema_extra={"pattern": f
 UidOrEmpty = Annotated[str, AfterValidator(_uid_or_empty), Field(json_schema_extra={"pattern": f"^({_UID_PATTERN})?$"})]
 ChannelName = Annotated[str, AfterValidator(_channel_name), Field(json_schema_extra={"minLength": 1, "maxLength": 63})]
 Printable = Annotated[str, AfterValidator(_printable), Field(max_length=4096)]
-ImageUrl = Annotated[str, AfterValidator(_image_url), Field(max_length=2048, description="http or https; JPG or BMP, at most 6 MB")]
+ImageUrl = Annotated[
+    str, AfterValidator(_image_url), Field(max_length=2048, description="http or https; JPG, BMP or PNG, at most 6 MB and 4096 x 4096")
+]
 
 
 def _again(detail: ErrorDetails) -> InitErrorDetails:

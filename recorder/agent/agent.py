@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from recorder.agent.bus import LocalBus
+from recorder.agent.images import ImageHelpers
 from recorder.agent.process import Launcher
 from recorder.agent.recording import Node, Recording
 from recorder.agent.supervisor import Timing
@@ -31,10 +32,12 @@ _DRAIN_POLL_SECONDS: Final = 0.05
 class Agent:
     """`run()` works until `drain()` is called and everything has ended, or the time for that is over."""
 
-    def __init__(self, settings: Settings, *, launcher: Launcher | None = None, timing: Timing | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, launcher: Launcher | None = None, timing: Timing | None = None, images: ImageHelpers | None = None
+    ) -> None:
         """
         Raises:
-            ConfigError: a network that customers' stores may be in is none.
+            ConfigError: a network that customers' hosts may be in is none.
         """
         try:
             AddressPolicy(settings.agent.allowed_networks)
@@ -44,7 +47,8 @@ class Agent:
         self._timing = timing or Timing(lease=settings.recording.lease_seconds)
         self._spool = Spool(settings.spool_dir)
         self._bus = LocalBus(settings.control_socket, self._hello, self._handle)
-        self._node = Node(settings, self._bus, launcher or Launcher(), self._timing)
+        images = images or ImageHelpers(settings.agent.allowed_networks)
+        self._node = Node(settings, self._bus, launcher or Launcher(), self._timing, images)
         self._recordings: dict[str, Recording] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining = asyncio.Event()

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from recorder import log as logs
 from recorder.agent.bus import Bus
 from recorder.agent.events import EventLog, restore
+from recorder.agent.images import ImageHelpers, Images
 from recorder.agent.process import Launcher, WorkerProcess
 from recorder.agent.supervisor import COMMAND_SECONDS, Supervisor, Timing
 from recorder.agent.uploads import Uploads
@@ -24,6 +25,7 @@ from recorder.protocol import (
     EventBody,
     FileOpened,
     Finished,
+    ImageReady,
     Message,
     PhaseChanged,
     Reason,
@@ -59,6 +61,7 @@ class Node:
     bus: Bus
     launcher: Launcher
     timing: Timing
+    images: ImageHelpers
 
 
 class Abandoned(Exception):
@@ -82,6 +85,7 @@ class Recording:
         self._finished = next((body for body in history.bodies if isinstance(body, Finished)), None)
         self._events = EventLog(sid, spool.uploads, history)
         self._uploads = Uploads(spool, self._events.emit, slices=history.slices, stored=history.stored)
+        self._images = Images(spool.folder, node.images.fetch, tell=self._hand_over, emit=self._events.emit)
         self._supervisor = Supervisor(sid, node.timing)
         self._spec: RecordingSpec | None = None
         self._claimed = asyncio.Event()
@@ -124,7 +128,7 @@ class Recording:
                         background.append(group.create_task(self._claim_again()))
                     else:
                         await self._claim()
-                    background.append(group.create_task(self._upload()))
+                    background += [group.create_task(self._upload()), group.create_task(self._images.run())]
                 await self._finish(self._ended or await self._record())
                 for task in background:
                     task.cancel()
@@ -174,6 +178,7 @@ class Recording:
         else:
             self._uploads.start(spec, self._node.settings)
         self._spec = spec
+        self._want_images()
         self._claimed.set()
 
     # ---- uploads and the end -------------------------------------------------------------------------------------
@@ -311,6 +316,7 @@ class Recording:
             log.warning("a worker of another epoch is turned away", extra={"epoch": hello.epoch, "pid": hello.pid})
             return Refused(reason="stale")
         self._supervisor.link.attach(peer, hello.pid)
+        self._images.worker_is_here()
         return Done()
 
     def worker_gone(self, peer: Peer) -> None:
@@ -365,6 +371,9 @@ class Recording:
             self._supervisor.stop(message.reason)
             return Done()
         if self._attending:
+            if isinstance(message, SetLayout):  # what is there already shows from the layout's first picture on
+                for image in self._images.ready_for(message.layout):
+                    await self._hand_over(image)
             try:
                 answer = await self._supervisor.link.request(message, COMMAND_SECONDS)
             except (PeerLost, TimeoutError):
@@ -375,7 +384,25 @@ class Recording:
         if self._spec:
             changed = {"subscription": message.subscription} if isinstance(message, Subscribe) else {"layout": message.layout}
             self._spec = self._spec.model_copy(update=changed)
+            self._want_images()
         return Done()
+
+    def _want_images(self) -> None:
+        assert self._spec
+        if self._spec.mode == "mix" and self._spec.video:
+            self._images.want(self._spec.layout, self._spec.canvas)
+
+    async def _hand_over(self, image: ImageReady) -> None:
+        """Tell the worker that an image is there; the next worker is told anew."""
+        if not self._attending:
+            return
+        try:
+            answer = await self._supervisor.link.request(image, COMMAND_SECONDS)
+        except (PeerLost, TimeoutError):
+            log.warning("an image does not reach the worker")
+        else:
+            if isinstance(answer, Refused):
+                log.error("the worker cannot use an image", extra={"detail": answer.detail})
 
 
 def _bodies(records: Iterable[Record]) -> Iterable[EventBody]:

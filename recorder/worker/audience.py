@@ -36,6 +36,7 @@ class Audience:
 
     def subscribe(self, subscription: Subscription) -> None:
         before, self._subscription = self._subscription, subscription
+        self._media.put(subscription)
         for track in self._tracks:
             was, now = self._admits(track, before), self._admits(track, subscription)
             if was != now:

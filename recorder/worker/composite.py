@@ -2,6 +2,9 @@
 
 Output is made by the clock: picture n belongs to the time `start + n / fps` whatever came in, and shows of every participant the
 picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it.
+
+Events have their place on the same timeline: the time they came. A layout shows from the first picture on whose time is not
+before that, so with what people did at that moment, although that picture is made `latency_ms` later.
 """
 
 from collections import deque
@@ -9,23 +12,26 @@ from collections.abc import Iterable
 
 from mixer import layouts
 from mixer.audio import AudioMixer
-from mixer.canvas import Canvas, colour
+from mixer.canvas import Canvas
 from mixer.compositor import Compositor
 from mixer.fit import Rect
+from mixer.picture import Picture
 from recorder.frames import EncodedFrame, Track
 from recorder.media.encode import FRAME_SAMPLES, AudioEncoder, Packet, VideoEncoder
 from recorder.media.pictures import frame_of
 from recorder.media.scale import Scaler
 from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mp4 import CompositeMp4
-from recorder.spec import Layout
+from recorder.spec import Layout, Subscription
 from recorder.worker.laying import RATE_HZ, Chunk
-from recorder.worker.pipeline import Event, Input, Joined, Left, Stopped, Surroundings
+from recorder.worker.pipeline import Event, ImageLoaded, Input, Joined, Left, Started, Stopped, Surroundings
+from recorder.worker.scenery import Scenery
 from recorder.worker.sight import Sight
 from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
 NEVER = 1 << 62
+STILL_NS = 7 * SECOND // 2  # so long the last picture stays before an image takes its place
 
 
 class Composite:
@@ -33,7 +39,10 @@ class Composite:
         self._latency_ns = around.settings.latency_ms * 1_000_000
         self._start_ns: int | None = None  # of the first output picture and sample
         self._events: deque[tuple[int, Event]] = deque()  # not yet due on the output
-        self._people: list[int] = []  # in join order
+        self._people: list[int] = []  # in join order, whether they are recorded or not
+        self._subscription = around.spec.subscription  # as the output has it
+        self._wanted = around.spec.subscription  # as it was set last
+        self._wanted_since_ns = 0
         self._pictures = _Pictures(around) if around.spec.video else None
         self._voices = _Voices(around) if around.spec.audio else None
         self._files = _Files(around)
@@ -41,15 +50,18 @@ class Composite:
     def take(self, item: Input, now_ns: int) -> None:
         if isinstance(item, EncodedFrame):
             part = self._pictures if item.track.kind == "video" else self._voices
-            if part is None:
+            if part is None or self._is_unwanted(item):
                 return
             if self._start_ns is None:
                 self._begin(item.time_ns)
             part.take(item)
-        elif self._start_ns is None:
-            self._apply(item)
         else:
-            self._events.append((now_ns, item))
+            if isinstance(item, Subscription):
+                self._wanted, self._wanted_since_ns = item, now_ns
+            if self._start_ns is None:
+                self._apply(item, now_ns)
+            else:
+                self._events.append((now_ns, item))
 
     def advance(self, now_ns: int) -> None:
         self._produce(now_ns - self._latency_ns)
@@ -72,6 +84,11 @@ class Composite:
         finally:
             self._files.close()
 
+    def _is_unwanted(self, frame: EncodedFrame) -> bool:
+        """It was captured after its subscription ended, and was on its way."""
+        rule = self._wanted.video if frame.track.kind == "video" else self._wanted.audio
+        return frame.time_ns >= self._wanted_since_ns and not rule.admits(frame.track.uid)
+
     def _begin(self, start_ns: int) -> None:
         self._start_ns = start_ns
         for part in (self._pictures, self._voices):
@@ -85,7 +102,8 @@ class Composite:
     def _produce(self, until_ns: int) -> None:
         while self._start_ns is not None and (due := self._next_ns()) <= until_ns:
             while self._events and self._events[0][0] <= due:
-                self._apply(self._events.popleft()[1])
+                time_ns, event = self._events.popleft()
+                self._apply(event, time_ns)
             if self._voices and self._voices.next_ns() <= due:
                 self._files.audio(self._voices.produce(), self._start_ns)
             else:
@@ -93,19 +111,24 @@ class Composite:
                 keyframe = self._files.wants_keyframe(self._pictures.next_ns())
                 self._files.video(self._pictures.produce(keyframe), self._start_ns)
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, event: Event, time_ns: int) -> None:
         if isinstance(event, Joined) and event.uid not in self._people:
             self._people.append(event.uid)
         elif isinstance(event, Left) and event.uid in self._people:
             self._people.remove(event.uid)
             if self._voices:
                 self._voices.forget(event.uid)
-        elif isinstance(event, Layout) and self._pictures:
-            self._pictures.set_layout(event)
-        elif isinstance(event, Stopped) and event.track.kind == "video" and self._pictures:
-            self._pictures.interrupt(event.track.uid)
+        elif isinstance(event, Subscription):
+            self._subscription = event
+        elif self._pictures:
+            self._pictures.apply(event, time_ns)
         if self._pictures:
-            self._pictures.arrange(self._people)
+            shown = [uid for uid in self._people if self._is_recorded(uid)]
+            self._pictures.arrange(shown, [uid for uid in shown if self._subscription.video.admits(uid)])
+
+    def _is_recorded(self, uid: int) -> bool:
+        """A place is for whom is seen or heard."""
+        return bool((self._pictures and self._subscription.video.admits(uid)) or (self._voices and self._subscription.audio.admits(uid)))
 
 
 class _Pictures:
@@ -117,6 +140,7 @@ class _Pictures:
         self._request_keyframe = around.request_keyframe
         self._canvas = Canvas(spec.canvas.width, spec.canvas.height)
         self._compositor = Compositor(self._canvas, Scaler)
+        self._scenery = Scenery(self._compositor)
         self._encoder = VideoEncoder(
             name=around.settings.video_encoder,
             width=self._canvas.size.width,
@@ -126,10 +150,10 @@ class _Pictures:
         )
         self._frame = frame_of(self._canvas.planes)  # sees every drawing
         self._sights: dict[int, Sight] = {}
-        self._people: list[int] = []
+        self._drawn: dict[int, Picture | None] = {}
         self._number = 0  # of the next picture
         self._start_ns = 0
-        self.set_layout(spec.layout)
+        self._set_layout(spec.layout)
 
     @property
     def mixing_ns(self) -> int:
@@ -144,37 +168,46 @@ class _Pictures:
     def next_ns(self) -> int:
         return self._start_ns + self._number * SECOND // self._fps
 
-    def set_layout(self, layout: Layout) -> None:
+    def apply(self, event: Event, time_ns: int) -> None:
+        """What concerns pictures alone."""
+        if isinstance(event, Layout):
+            self._set_layout(event)
+        elif isinstance(event, ImageLoaded):
+            self._scenery.add(event.url, event.picture)
+        elif isinstance(event, Started | Stopped) and event.track.kind == "video" and event.track.uid in self._sights:
+            sight = self._sights[event.track.uid]
+            sight.interrupt(time_ns) if isinstance(event, Stopped) else sight.resume()
+
+    def _set_layout(self, layout: Layout) -> None:
         self._layout = layouts.load(layout.number)
         self._options = layouts.Options(
             max_resolution_uid=layout.max_resolution_uid,
             regions=tuple(layouts.Region(Rect(r.x, r.y, r.width, r.height), r.uid, r.alpha, r.fit) for r in layout.regions),
         )
-        self._compositor.set_background(colour(layout.background_color))
-        self.arrange(self._people)
+        self._scenery.set_layout(layout)
 
-    def arrange(self, people: list[int]) -> None:
-        self._people = list(people)
+    def arrange(self, people: list[int], watched: list[int]) -> None:
+        """`people` are recorded, in join order; of those who are `watched` the video is."""
         for uid in [uid for uid in self._sights if uid not in people]:
             # Frames wait in it of somebody whose joining is not yet due on the output, for the first time or again.
             self._sights[uid].show(False)
             if self._sights[uid].is_empty:
                 del self._sights[uid]
+                self._drawn.pop(uid, None)
         placements = self._layout.place(people, self._canvas.size, self._options)
         self._compositor.arrange(placements)
         shown = {placement.uid for placement in placements}
         for uid in people:
-            self._sight(uid).show(uid in shown)
-
-    def interrupt(self, uid: int) -> None:
-        if uid in self._sights:
-            self._sights[uid].interrupt()
+            self._sight(uid).show(uid in shown and uid in watched)
 
     def produce(self, keyframe: bool) -> list[Packet]:
-        nearest_ns = self.next_ns() + SECOND // self._fps // 2
+        now_ns = self.next_ns()
         for uid, sight in self._sights.items():
-            picture = sight.latest(nearest_ns)
-            if picture:
+            sight.latest(now_ns + SECOND // self._fps // 2)
+            replaced = sight.stopped_for(now_ns) >= STILL_NS and self._scenery.stands_in_for(uid)
+            picture = None if replaced else sight.picture
+            if picture is not self._drawn.get(uid):
+                self._drawn[uid] = picture
                 self._compositor.set_picture(uid, picture)
         self._compositor.draw()
         packets = self._encoder.encode(self._frame, self._number, force_keyframe=keyframe)

@@ -14,14 +14,28 @@ from typing import Any
 
 from recorder import log as logs
 from recorder.channels import ChannelError, ChannelRefused, Connector, Kicked, Place, create
-from recorder.protocol import Done, Ended, EventBody, Message, Outcome, PhaseChanged, Reason, Refused, SetLayout, Stop, Subscribe
+from recorder.protocol import (
+    Done,
+    Ended,
+    EventBody,
+    ImageReady,
+    Message,
+    Outcome,
+    PhaseChanged,
+    Reason,
+    Refused,
+    SetLayout,
+    Stop,
+    Subscribe,
+)
 from recorder.rtp.capture_writer import CaptureWriter
 from recorder.spec import RecordingSpec
 from recorder.worker.agent_link import AgentLink, Command, hello
 from recorder.worker.audience import Audience
 from recorder.worker.launch import Launch
 from recorder.worker.media_thread import MediaThread
-from recorder.worker.pipeline import Surroundings, check_layout
+from recorder.worker.pipeline import ImageLoaded, Surroundings, check_layout
+from recorder.worker.scenery import read_pixels
 from storage.errors import SpoolError
 from storage.spool import RecordingSpool
 
@@ -148,6 +162,12 @@ class _Worker:
             except ValueError as error:
                 return Refused(reason="bad_request", detail=str(error))
             self._media.put(command.layout)
+        elif isinstance(command, ImageReady):
+            try:
+                picture = await asyncio.to_thread(read_pixels, self._spool.folder, command)
+            except (OSError, ValueError) as error:
+                return Refused(reason="bad_request", detail=str(error))
+            self._media.put(ImageLoaded(command.url, picture))
         return Done()
 
     def _channel_lost(self, error: ChannelError) -> None:

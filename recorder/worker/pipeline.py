@@ -14,12 +14,13 @@ from typing import Protocol
 
 from mixer import layouts
 from mixer.canvas import colour
+from mixer.picture import Picture
 from recorder.frames import EncodedFrame, Track
 from recorder.outputs import Product, Shelf
 from recorder.outputs.names import Names
 from recorder.protocol import EventBody, File, FileOpened, SliceCommitted
 from recorder.settings import Recording
-from recorder.spec import Layout, RecordingSpec
+from recorder.spec import Layout, RecordingSpec, Subscription
 from storage.spool import RecordingSpool
 
 
@@ -47,7 +48,17 @@ class Stopped:
     track: Track
 
 
-Event = Joined | Left | Started | Stopped | Layout
+@dataclass(frozen=True, slots=True)
+class ImageLoaded:
+    """An image that the layout names, or one that is about to come."""
+
+    url: str
+    picture: Picture
+
+
+# A `Layout` and a `Subscription` each replace the whole of the one before. An event belongs to the time it came: what is asked
+# for takes effect at the next picture of the timeline, wherever the output is with its delay.
+Event = Joined | Left | Started | Stopped | Layout | Subscription | ImageLoaded
 Input = EncodedFrame | Event
 
 

@@ -30,6 +30,9 @@ class Sight:
         self._needs_keyframe = True
         self._unanswered_ns: int | None = None  # capture time of the first frame since the last picture
         self._asked_ns: int | None = None  # capture time of the frame that made us ask
+        self._stopped_ns: int | None = None  # when the participant said that nothing follows; None: frames may come
+        self._pictured_ns = 0  # capture time of the picture
+        self.picture: Picture | None = None  # the latest, since this participant has a place
         self.shown = False
         self.dropped = 0
 
@@ -50,12 +53,21 @@ class Sight:
         if shown and not self.shown:
             self._restart()
         elif not shown:
-            self._decoder = None
+            self._decoder = self.picture = self._stopped_ns = None
         self.shown = shown
 
-    def interrupt(self) -> None:
+    def interrupt(self, now_ns: int) -> None:
         """The stream stopped; whatever comes next refers to pictures that were never sent to us, until a keyframe."""
         self._needs_keyframe = True
+        self._stopped_ns = now_ns
+
+    def resume(self) -> None:
+        """The stream goes on."""
+        self._stopped_ns = None
+
+    def stopped_for(self, now_ns: int) -> int:
+        """How long there has been nothing to see, in ns: since the stream stopped, or since a frame that came all the same."""
+        return 0 if self._stopped_ns is None else now_ns - max(self._stopped_ns, self._pictured_ns)
 
     @property
     def is_empty(self) -> bool:
@@ -70,6 +82,7 @@ class Sight:
                 self._ask(frame.time_ns)
             elif self.shown:
                 newest = self._decode(frame) or newest
+        self.picture = newest or self.picture
         return newest
 
     def _decode(self, frame: EncodedFrame) -> Picture | None:
@@ -82,6 +95,7 @@ class Sight:
         decoded = self._decoder.decode(frame.payload, frame.time_ns)
         if decoded:
             self._unanswered_ns = None
+            self._pictured_ns = frame.time_ns
             return picture_of(decoded[-1][0], frame.rotation)
         if self._unanswered_ns is None:
             self._unanswered_ns = frame.time_ns

@@ -15,6 +15,7 @@ from recorder.protocol import (
     Ended,
     File,
     FileOpened,
+    ImageReady,
     Lease,
     Message,
     PhaseChanged,
@@ -125,7 +126,7 @@ class _Worker:
                 if "deaf" not in self._script:
                     self._end(reason)
                 return Done()
-            case Subscribe() | SetLayout():
+            case Subscribe() | SetLayout() | ImageReady():
                 folder = self._spool.folder
                 with (folder / "commands").open("a") as file:
                     file.write(f"{command.type}\n")

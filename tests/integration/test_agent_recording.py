@@ -16,13 +16,14 @@ from pydantic import SecretStr
 
 from recorder.agent.agent import Agent
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import Done, Ended, Message, Refused, Report, SetLayout, Stop, WorkerHello
+from recorder.protocol import Done, Ended, ImageFailed, Message, Refused, Report, SetLayout, Stop, WorkerHello
 from recorder.settings import Agent as AgentSettings
 from recorder.settings import ConfigError, Settings
 from recorder.settings import Recording as RecordingSettings
 from recorder.spec import Layout, RecordingSpec, Storage
 from storage.journal import Journal
 from tests import seaweedfs
+from tests.image_server import image_server, png, whole
 from tests.integration.agent_control import Control
 
 LEASE_SECONDS = 3.5  # the least the settings allow is just below
@@ -460,3 +461,43 @@ async def _until_gone(path: Path) -> None:
     async with asyncio.timeout(10):
         while path.exists():
             await asyncio.sleep(0.02)
+
+
+async def test_images_reach_every_worker_and_come_before_the_layout_that_names_them(
+    settings: Settings, control: Control, agent: AgentProcess
+) -> None:
+    async with image_server() as server:
+        server.answers["/a.png"] = whole(png((1, 2, 3)))
+        job = spec("slices").model_copy(update={"layout": Layout(background_image=server.url("/a.png"))})
+        commands = settings.spool_dir / job.sid / "commands"
+
+        async def until_told(words: str) -> None:
+            async with asyncio.timeout(20):
+                while not commands.exists() or commands.read_text().split() != words.split():
+                    await asyncio.sleep(0.02)
+
+        assert await control.offer(job) == Done()
+        await until_told("image")
+        again = Layout(number=1, default_user_background_image=server.url("/a.png"))
+        assert await control.ask(SetLayout(sid=job.sid, layout=again)) == Done()
+        await until_told("image image layout")
+        os.kill(worker_pid(settings, job.sid), signal.SIGKILL)
+        await until_told("image image layout image")
+        await control.ask(Stop(sid=job.sid))
+        await control.until_finished(job.sid)
+        assert server.asked == ["/a.png"]
+        async with asyncio.timeout(5):
+            while (settings.spool_dir / job.sid).exists():
+                await asyncio.sleep(0.02)
+
+
+async def test_an_image_that_cannot_be_had_is_told_and_stops_nothing(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices").model_copy(update={"layout": Layout(background_image="http://192.168.0.1/a.png?key=secret")})
+    assert await control.offer(job) == Done()
+    await control.until(lambda: bool(control.of(job.sid, "image_failed")) and len(control.stored(job.sid)) >= 2)
+    (failed,) = control.of(job.sid, "image_failed")
+    assert isinstance(failed.body, ImageFailed)
+    assert failed.body.why == "address"
+    assert "secret" not in failed.body.detail + agent.log()
+    await control.ask(Stop(sid=job.sid))
+    assert (await control.until_finished(job.sid)).outcome == "complete"

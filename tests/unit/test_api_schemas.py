@@ -160,7 +160,7 @@ def test_stop_waits_unless_told_not_to() -> None:
 
 
 def test_one_error_names_fields_of_every_depth_and_rules_beside_them() -> None:
-    region = {"x_axis": 2, "y_axis": 0, "width": 0.5, "height": "1"}
+    region = {"x_axis": 0.8, "y_axis": 2, "width": 0.5, "height": "1"}
     config = {
         "maxIdleTime": "x",
         "subscribeAudioUids": ["1"],
@@ -177,7 +177,7 @@ def test_one_error_names_fields_of_every_depth_and_rules_beside_them() -> None:
         "clientRequest.storageConfig.extensionParams.endpoint",
         f"{recording}.maxIdleTime",
         f"{recording}.unSubscribeAudioUids",
-        f"{recording}.transcodingConfig.layoutConfig[0].x_axis",
+        f"{recording}.transcodingConfig.layoutConfig[0].y_axis",
         f"{recording}.transcodingConfig.layoutConfig[0].height",
         f"{recording}.transcodingConfig.layoutConfig[0].width",
     }

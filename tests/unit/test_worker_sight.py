@@ -54,7 +54,7 @@ def test_after_an_interruption_nothing_is_decoded_without_a_keyframe() -> None:
     for frame in _frames([0, 1]):
         sight.take(frame)
     assert sight.latest(SECOND) is not None
-    sight.interrupt()
+    sight.interrupt(SECOND)
     for frame in _frames([7, 8]):  # they continue what was not sent
         sight.take(frame)
     assert sight.latest(SECOND) is None

@@ -1,0 +1,331 @@
+"""Images from servers that mean harm: rows M5, M6 and W15 of the faults, through real helper processes."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from recorder.agent.images import SECONDS, ImageFailure, ImageHelpers
+from recorder.spec import Canvas
+from tests.image_server import ImageServer, image_server, png, whole
+
+ALLOWED = ("127.0.0.0/8",)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ImageServer]:
+    async with image_server() as running:
+        yield running
+
+
+async def fetched(url: str, target: Path, networks: tuple[str, ...] = ALLOWED) -> tuple[int, int]:
+    return await ImageHelpers(networks).fetch(url, target, Canvas(width=640, height=360))
+
+
+async def failure(url: str, target: Path, networks: tuple[str, ...] = ALLOWED) -> ImageFailure:
+    with pytest.raises(ImageFailure) as caught:
+        await fetched(url, target, networks)
+    return caught.value
+
+
+async def test_an_image_becomes_raw_pixels(server: ImageServer, tmp_path: Path) -> None:
+    server.answers["/a%20picture.png?v=%C3%A4"] = whole(png((255, 255, 255), 64, 48), Content_Type="text/html")  # by content only
+    assert await fetched(server.url("/a picture.png?v=ä"), tmp_path / "0") == (64, 48)
+    pixels = (tmp_path / "0").read_bytes()
+    assert pixels == b"\xff" * 64 * 48 + b"\x80" * 32 * 24 * 2  # full range
+    assert (tmp_path / "0").stat().st_mode & 0o777 == 0o600
+
+
+async def test_chunks_and_a_body_without_length(server: ImageServer, tmp_path: Path) -> None:
+    body = png((1, 2, 3))
+    server.answers["/chunked"] = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    server.answers["/bare"] = HEAD + b"\r\n" + body
+    for path in server.answers:
+        assert await fetched(server.url(path), tmp_path / "0") == (320, 180)
+
+
+def bomb(side: int, bits: int = 8) -> bytes:
+    """A small PNG that says it is `side` x `side`."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, bits, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(min(side * side * 3, 60_000_000)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg' width='64' height='64'/>"
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "why", "word"),
+    [
+        (whole(bomb(30_000)), "picture", "4096"),
+        (whole(SVG, Content_Type="image/png"), "picture", "not a JPEG"),
+        (whole(b"", "HTTP/1.1 302 Found", Location="/good"), "download", "302"),
+        (whole(png((0, 0, 0)), "HTTP/1.1 206 Partial Content"), "download", "206"),
+        (HEAD + b"Content-Length: 1000000000\r\n\r\n", "download", "larger"),
+        (HEAD + b"\r\n" + bytes(6 * MIB + 1), "download", "larger"),
+        (HEAD + b"Content-Encoding: gzip\r\n\r\n" + zlib.compress(bytes(MIB)), "download", "compressed"),
+        (HEAD + b"Content-Length: 99999\r\n\r\n" + png((0, 0, 0)), "download", "cut off"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "download", "no answer"),
+        (HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n", "download", "no answer"),
+        (b"", "download", "no answer"),
+    ],
+    ids=["bomb", "svg", "redirect", "partial", "length", "endless", "gzip", "cut", "ssh", "header", "nothing"],
+)
+async def test_hostile_answers(server: ImageServer, tmp_path: Path, answer: bytes, why: str, word: str) -> None:
+    server.answers |= {"/bad": answer, "/good": whole(png((0, 0, 0)))}
+    found = await failure(server.url("/bad"), tmp_path / "0")
+    assert (found.why, word in str(found)) == (why, True), str(found)
+    assert server.asked == ["/bad"]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(0.0, HEAD + b"\r\n"), (0.05, b"\x89")],
+        [(0.0, HEAD), (0.05, b"X: y\r\n")],
+        [(0.0, HEAD + b"\r\n"), (60.0, b"")],
+    ],
+    ids=["body", "headers", "silence"],
+)
+async def test_what_drips_is_over_after_five_seconds(server: ImageServer, tmp_path: Path, pieces: list[tuple[float, bytes]]) -> None:
+    server.answers["/drip"] = pieces
+    before = time.monotonic()
+    found = await failure(server.url("/drip"), tmp_path / "0")
+    assert found.why in ("time", "download")  # headers without end are too many before they take too long
+    assert time.monotonic() - before < SECONDS + 1
+
+
+async def test_the_largest_images_fit_into_the_limits(server: ImageServer, tmp_path: Path) -> None:
+    """4096 x 4096 with noise, progressive: what takes a decoder most memory. It is made smaller for the canvas."""
+    noise = Image.effect_noise((1024, 1024), 90).resize((4096, 4096), Image.Resampling.NEAREST).convert("RGB")
+    buffer = io.BytesIO()
+    noise.save(buffer, "JPEG", progressive=True, quality=40, subsampling=0)
+    assert len(buffer.getvalue()) < 6 * MIB
+    server.answers["/large"] = whole(buffer.getvalue())
+    width, height = await fetched(server.url("/large"), tmp_path / "0")
+    assert 640 <= width == height < 1280
+
+
+# Row M6. Each leads to this machine, to a network inside, or to where clouds keep their secrets.
+FORMS = [
+    "http://127.0.0.1:{port}/",
+    "http://localhost:{port}/",
+    "http://LOCALHOST.:{port}/",
+    "http://127.1:{port}/",
+    "http://127.0.1:{port}/",
+    "http://2130706433:{port}/",
+    "http://0x7f000001:{port}/",
+    "http://0x7f.0x0.0x0.0x1:{port}/",
+    "http://0177.0.0.1:{port}/",
+    "http://017700000001:{port}/",
+    "http://0:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://127.0.0.1.:{port}/",
+    "http://[::1]:{port}/",
+    "http://[::]:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://[::ffff:7f00:1]:{port}/",
+    "http://[::127.0.0.1]:{port}/",
+    "http://[64:ff9b::127.0.0.1]:{port}/",
+    "http://[2002:7f00:1::]:{port}/",
+    "http://[0:0:0:0:0:0:0:1]:{port}/",
+    "http://[::1%25lo]:{port}/",
+    "http://\u2460\u2461\u2466.0.0.1:{port}/",
+    "http://127\u30020\u30020\u30021:{port}/",
+    "http://\uff11\uff12\uff17.0.0.1:{port}/",
+    "http://8.8.8.8@127.0.0.1:{port}/",
+    "http://user:pw@127.0.0.1:{port}/",
+    "http://8.8.8.8:80@127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}#@8.8.8.8/",
+    "http://127.0.0.1:{port}?@8.8.8.8/",
+    "http://127.0.0.1:{port}\\@8.8.8.8/",
+    "http://8.8.8.8\\@127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}/\r\nHost: x",
+    "http://127.0.0.1\r\n:{port}/",
+    "http://127.0.0.1\t:{port}/",
+    " http://127.0.0.1:{port}/",
+    "http:127.0.0.1:{port}/",
+    "http:///127.0.0.1:{port}/",
+    "//127.0.0.1:{port}/",
+    "https://127.0.0.1:{port}/",
+    "HTTP://127.0.0.1:{port}/",
+    "ftp://127.0.0.1:{port}/",
+    "gopher://127.0.0.1:{port}/_GET%20/",
+    "file:///etc/passwd",
+    "file://127.0.0.1/etc/passwd",
+    "dict://127.0.0.1:{port}/",
+    "data:image/png;base64,iVBORw0KGgo=",
+    "unix:/tmp/socket",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fd00:ec2::254]/latest/meta-data/",
+    "http://0xa9fea9fe/",
+    "http://2852039166/",
+    "http://10.0.0.1/",
+    "http://172.16.0.1/",
+    "http://192.168.0.1/",
+    "http://100.100.100.200/",
+    "http://[fe80::1]/",
+    "http://[fc00::1]/",
+    "http://224.0.0.1/",
+    "http://255.255.255.255/",
+    "http://127.0.0.1:22/",
+    "http://127.0.0.1:99999/",
+    "http://127.0.0.1:-1/",
+    "http://[127.0.0.1]:{port}/",
+    "http://[::1/",
+    "http://",
+    "",
+]
+
+
+async def test_no_form_of_an_address_leads_inside(tmp_path: Path) -> None:
+    """The canary listens on every address of this machine; it must see nothing."""
+    async with image_server("0.0.0.0") as canary, image_server("::") as canary6:
+        helpers = ImageHelpers(())
+        urls = [form.replace("{port}", str(port)) for form in FORMS for port in (canary.port, canary6.port)]
+        found = await asyncio.gather(*(helpers.fetch(url, tmp_path / "0", Canvas()) for url in urls), return_exceptions=True)
+        assert [url for url, end in zip(urls, found, strict=True) if getattr(end, "why", None) not in ("address", "download")] == []
+        assert (canary.connections, canary6.connections) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "form", ["http://127.0.0.1:{port}/", "http://localhost:{port}/", "http://2130706433:{port}/", "http://127.1:{port}/"]
+)
+async def test_the_operators_networks_are_let_through(server: ImageServer, tmp_path: Path, form: str) -> None:
+    server.answers["/"] = whole(png((0, 0, 0)))
+    assert await fetched(form.replace("{port}", str(server.port)), tmp_path / "0") == (320, 180)
+    assert (await failure(form.replace("{port}", str(server.port)), tmp_path / "0", ("10.0.0.0/8",))).why == "address"
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "ftp://127.0.0.1:{port}/",
+        "gopher://127.0.0.1:{port}/_GET%20/",
+        "//127.0.0.1:{port}/",
+        "http://user:pw@127.0.0.1:{port}/",
+        "http://127.0.0.1:{port}/\r\nHost: x",
+        "http://127.0.0.1:25/",
+    ],
+)
+async def test_even_there_only_the_web_is_asked(server: ImageServer, tmp_path: Path, form: str) -> None:
+    server.answers["/"] = whole(png((0, 0, 0)))
+    found = await failure(form.replace("{port}", str(server.port)), tmp_path / "0")
+    assert re.search("URL|port", str(found)), str(found)
+    assert server.connections == 0
+
+
+async def test_an_allowed_server_cannot_send_us_elsewhere(server: ImageServer, tmp_path: Path) -> None:
+    async with image_server("127.0.0.2") as canary:
+        server.answers["/"] = whole(b"", "HTTP/1.1 301 Moved Permanently", Location=canary.url("/", "127.0.0.2"))
+        await failure(server.url("/"), tmp_path / "0", ("127.0.0.1/32",))
+        assert canary.connections == 0
+
+
+async def test_proxies_of_the_environment_are_not_used(server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with image_server() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        server.answers["/"] = whole(png((0, 0, 0)))
+        await fetched(server.url("/"), tmp_path / "0")
+        assert proxy.connections == 0
+
+
+async def test_a_helper_that_hangs_is_killed_after_five_seconds(tmp_path: Path) -> None:
+    """Row W15: it does not even end when it is asked to."""
+    hang = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    hang += "open(sys.stdin.readline().split('\"')[3], 'w').write(str(os.getpid())); time.sleep(60)"
+    before = time.monotonic()
+    with pytest.raises(ImageFailure) as caught:
+        await ImageHelpers((), (sys.executable, "-c", hang)).fetch(str(tmp_path / "pid"), tmp_path / "0", Canvas())
+    assert caught.value.why == "time"
+    assert SECONDS - 0.5 < time.monotonic() - before < SECONDS + 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+async def test_a_helper_that_was_taken_over_is_not_believed(tmp_path: Path) -> None:
+    for said in (
+        "{}",
+        '{"width": 100000, "height": 2}',
+        '{"width": 3, "height": 3}',
+        '{"width": 64, "height": 64}',
+        "x" * 100_000,
+        "[" * 5000,
+    ):
+        command = (sys.executable, "-c", f"import sys; sys.stderr.write({said!r} + '\\n')")
+        with pytest.raises(ImageFailure) as caught:
+            await ImageHelpers((), command).fetch("http://x/", tmp_path / "0", Canvas())
+        assert caught.value.why == "picture"
+
+
+async def test_a_helper_inherits_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUD_RECORDER_MASTER_KEY", "canary")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    tell = (
+        "import json, os, sys; json.dump([dict(os.environ), os.listdir('/proc/self/fd')], open(sys.stdin.readline().split('\"')[3], 'w'))"
+    )
+    with socket.socket(), pytest.raises(ImageFailure):
+        await ImageHelpers((), (sys.executable, "-c", tell)).fetch(str(tmp_path / "told"), tmp_path / "0", Canvas())
+    environment, descriptors = json.loads((tmp_path / "told").read_text())
+    assert set(environment) <= {"PYTHONPATH", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LC_CTYPE"}
+    assert len(descriptors) <= 5  # stdin, pixels, last words, and the two of looking
+
+
+@pytest.mark.parametrize(
+    ("deed", "end"),
+    [
+        ("open('/etc/passwd')", "Too many open files"),
+        ("import socket; socket.socket()", "Too many open files"),
+        ("bytearray(1 << 30)", "MemoryError"),
+        ("os.write(1, bytes(30 << 20)); os.write(1, b'x')", "signal 25"),  # SIGXFSZ
+        ("__import__('time').sleep(30)", "signal 14"),
+        ("while True: pass", "signal (14|24)"),
+    ],
+)
+def test_limits_of_a_helper(tmp_path: Path, deed: str, end: str) -> None:
+    script = "import os\nimport recorder.agent.image_helper as h\nh._limit(1.0)\nh._seal()\nsignal = __import__('signal')\n"
+    script += f"signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n{deed}\n"
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run([sys.executable, "-c", script], stdout=out, stderr=subprocess.PIPE, timeout=20, check=False)
+    assert re.search(end, done.stderr.decode() + f"signal {-done.returncode}")
+
+
+async def test_a_fetch_that_is_cancelled_leaves_no_helper_behind(tmp_path: Path) -> None:
+    """At whatever moment, also while it is being started."""
+    for turns in range(16):
+        command = (sys.executable, "-c", "import time; time.sleep(30)")
+        fetching = asyncio.ensure_future(ImageHelpers((), command).fetch("http://x/", tmp_path / "0", Canvas()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        fetching.cancel()
+        async with asyncio.timeout(3):
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() == []
+
+
+async def test_many_at_once_take_turns(server: ImageServer, tmp_path: Path) -> None:
+    server.answers["/"] = whole(png((0, 0, 0)))
+    helpers = ImageHelpers(ALLOWED)
+    found = await asyncio.gather(*(helpers.fetch(server.url("/"), tmp_path / str(i), Canvas()) for i in range(10)))
+    assert set(found) == {(320, 180)}
