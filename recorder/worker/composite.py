@@ -1,7 +1,8 @@
 """Composite recording: every participant on one canvas and in one mix, encoded once.
 
 Output is made by the clock: picture n belongs to the time `start + n / fps` whatever came in, and shows of every participant the
-picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it.
+picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it. A machine that
+cannot keep up makes fewer pictures, on the same grid; sound is always whole.
 """
 
 from collections import deque
@@ -12,18 +13,21 @@ from mixer.canvas import Canvas, colour
 from mixer.compositor import Compositor
 from mixer.fit import Rect
 from recorder.frames import EncodedFrame, Track
-from recorder.media.encode import FRAME_SAMPLES, AudioEncoder, Packet, VideoEncoder
+from recorder.media.encode import FRAME_SAMPLES, AudioEncoder, Packet, open_encoder
 from recorder.media.pictures import frame_of
 from recorder.media.scale import Scaler
+from recorder.outputs import Shelf, salvage
 from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.spec import Layout
+from recorder.worker.pace import Pace
 from recorder.worker.pipeline import Event, Input, Joined, Left, Stopped, Surroundings
 from recorder.worker.sight import Sight
 from recorder.worker.sound import RATE_HZ, Sound
 
 SECOND = 1_000_000_000
 NEVER = 1 << 62
+ENCODER_LATE = 10006  # alarm: fewer pictures are made than were asked for
 
 
 class Composite:
@@ -54,6 +58,10 @@ class Composite:
 
     def due_ns(self) -> int:
         return NEVER if self._start_ns is None else self._next_ns() + self._latency_ns
+
+    def behind(self, late_ns: int, now_ns: int) -> None:
+        if self._pictures:
+            self._pictures.pace.observe(late_ns, now_ns)
 
     def close(self, now_ns: int) -> None:
         try:
@@ -110,7 +118,8 @@ class _Pictures:
         self._request_keyframe = around.request_keyframe
         self._canvas = Canvas(spec.canvas.width, spec.canvas.height)
         self._compositor = Compositor(self._canvas, Scaler)
-        self._encoder = VideoEncoder(
+        self.pace = Pace(self._fps, lambda detail: around.warn(ENCODER_LATE, detail))
+        self._encoder = open_encoder(
             name=around.settings.video_encoder,
             width=self._canvas.size.width,
             height=self._canvas.size.height,
@@ -121,6 +130,7 @@ class _Pictures:
         self._sights: dict[int, Sight] = {}
         self._people: list[int] = []
         self._number = 0  # of the next picture
+        self._made = -1  # number of the last one that was not left out
         self._start_ns = 0
         self.set_layout(spec.layout)
 
@@ -160,18 +170,25 @@ class _Pictures:
             self._sights[uid].interrupt()
 
     def produce(self, keyframe: bool) -> list[Packet]:
-        nearest_ns = self.next_ns() + SECOND // self._fps // 2
+        """The next picture, unless it is one that is left out."""
+        number = self._number
+        self._number += 1
+        return [] if number % self.pace.step and not keyframe else self._make(number, keyframe)
+
+    def finish(self) -> list[Packet]:
+        # The last picture is never left out: the recording would be shorter by it.
+        last = self._make(self._number - 1, False) if self._made < self._number - 1 else []
+        return last + self._encoder.flush()
+
+    def _make(self, number: int, keyframe: bool) -> list[Packet]:
+        nearest_ns = self._start_ns + (2 * number + 1) * SECOND // self._fps // 2
         for uid, sight in self._sights.items():
             picture = sight.latest(nearest_ns)
             if picture:
                 self._compositor.set_picture(uid, picture)
         self._compositor.draw()
-        packets = self._encoder.encode(self._frame, self._number, force_keyframe=keyframe)
-        self._number += 1
-        return packets
-
-    def finish(self) -> list[Packet]:
-        return self._encoder.flush()
+        self._made = number
+        return self._encoder.encode(self._frame, number, force_keyframe=keyframe)
 
     def _sight(self, uid: int) -> Sight:
         if uid not in self._sights:
@@ -223,8 +240,20 @@ class _Files:
         canvas = spec.canvas if spec.video else None
         shelf = around.shelf()
         self._hls = CompositeHls(shelf, canvas=canvas, audio=spec.audio, slice_seconds=around.settings.slice_seconds)
-        first_index = sum(str(record.get("name", "")).endswith(".mp4") for record in around.spool.records())  # of a worker before us
-        self._mp4 = CompositeMp4(shelf, canvas=canvas, audio=spec.audio, first_index=first_index) if spec.mp4 else None
+        self._mp4 = self._parts(around, shelf) if spec.mp4 else None
+
+    @staticmethod
+    def _parts(around: Surroundings, shelf: Shelf) -> CompositeMp4:
+        spec, settings = around.spec, around.settings
+        return CompositeMp4(
+            shelf,
+            canvas=spec.canvas if spec.video else None,
+            audio=spec.audio,
+            part_seconds=settings.mp4_part_seconds,
+            part_bytes=settings.mp4_part_bytes,
+            first_index=salvage.next_part(around.spool),
+            left_open=salvage.parts(around.spool),
+        )
 
     def wants_keyframe(self, time_ns: int) -> bool:
         return self._hls.next_cut_ns is None or time_ns >= self._hls.next_cut_ns
