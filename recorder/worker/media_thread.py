@@ -67,6 +67,11 @@ class MediaThread:
                     self._request_keyframe(track)
         return frame.track not in self._broken
 
+    @property
+    def waiting(self) -> int:
+        """Frames and events in the queue."""
+        return len(self._queue)
+
     def close(self) -> None:
         """Record what is queued, close every file, end the thread. Blocks.
 
@@ -112,4 +117,5 @@ class MediaThread:
                 self._pipeline.behind(now_ns - arrival_ns, now_ns)
         now_ns = self._clock()
         self._pipeline.behind(max(0, now_ns - self._pipeline.due_ns()), now_ns)
-        self._pipeline.advance(now_ns)
+        # What came meanwhile belongs to the output, too: it must not go on without it.
+        self._pipeline.advance(min(now_ns, self._queue[0][1]) if self._queue else now_ns)

@@ -15,7 +15,7 @@ LATE_NS = SECOND // 2
 PUNCTUAL_NS = SECOND // 10
 CATCHING_UP = 0.9  # of what it was late a second before
 LEAST_FPS = 3
-HOLD_NS = 10 * SECOND  # punctual for so long before more is tried
+HOLD_NS = 5 * SECOND  # punctual for so long before more is tried
 LONGEST_HOLD_NS = 300 * SECOND
 
 
