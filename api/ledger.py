@@ -120,6 +120,8 @@ def _count(body: EventBody) -> None:
             metrics.UPLOAD_RETRIES.inc(retries)
             if seconds is not None:
                 metrics.UPLOAD_SECONDS.observe(seconds)
+        case protocol.Warned(code=code):
+            metrics.IMPAIRED.labels(code).inc()
         case protocol.WorkerLost():
             metrics.WORKERS_LOST.inc()
         case protocol.Finished(outcome=outcome, reason=reason):

@@ -108,20 +108,20 @@ def whole_fragments(path: Path) -> int:
     return whole
 
 
-def whole_units(data: bytes) -> tuple[int, int]:
-    """How much of a TS file is whole: its length in bytes up to the last frame, which may be torn, and when its media ends on
-    the recording's timeline, in ns. (0, 0): no frame is."""
-    times: dict[int, list[int]] = {}
-    last = end = 0
+def whole_units(data: bytes, start_ns: int) -> tuple[int, int]:
+    """How much of a TS file is whole: its bytes up to the last frame, which may be torn, and how long their media lasts after
+    `start_ns` of the recording's timeline. (0, 0): no frame is whole."""
+    start = (start_ns + TS_ZERO_NS) * _TS_CLOCK_HZ // 1_000_000_000
+    times: dict[int, list[int]] = {}  # in ticks since the start, by PID
+    last = 0
     pending: tuple[int, int] | None = None
     for at, pid, pts in _units(data):
         if pending:
             times.setdefault(pending[0], []).append(pending[1])
-        pending, last = (pid, pts), at
-    for stream in times.values():
-        newest = sorted(stream)[-2:]
-        end = max(end, newest[-1] + (newest[-1] - newest[0]))
-    return (last, end * 1_000_000_000 // _TS_CLOCK_HZ - TS_ZERO_NS) if times else (0, 0)
+        pending, last = (pid, (pts - start + _TS_WRAP // 2) % _TS_WRAP - _TS_WRAP // 2), at
+    newest = [sorted(stream)[-2:] for stream in times.values()]
+    end = max((two[-1] + two[-1] - two[0] for two in newest), default=0)
+    return (last, max(0, end) * 1_000_000_000 // _TS_CLOCK_HZ) if times else (0, 0)
 
 
 def _leftover(fields: dict[str, object]) -> Leftover:
@@ -139,9 +139,7 @@ def _salvage_slice(spool: RecordingSpool, item: Leftover) -> None:
         spool.reopen(draft.name)  # the crash came after the rename
     duration_ns = item.duration_ns
     if duration_ns is None and path.exists():
-        length, end_ns = whole_units(path.read_bytes())
-        wrap_ns = _TS_WRAP * 1_000_000_000 // _TS_CLOCK_HZ
-        duration_ns = (end_ns - draft.start_ns) % wrap_ns if length else 0
+        length, duration_ns = whole_units(path.read_bytes(), draft.start_ns)
         with path.open("rb+") as file:
             file.truncate(length)
     if duration_ns:

@@ -18,9 +18,7 @@ LOST_SECONDS = 2.0
 
 def spans(serve: Serve, sid: str, suffix: str) -> list[tuple[int, float, float]]:
     """Epoch, start and end (Unix seconds) of the committed files of a kind, in order of time."""
-    rows = serve.rows(
-        "SELECT epoch, start_ms, duration_ns FROM slices WHERE sid = ? AND name LIKE ? ORDER BY start_ms", sid, f"%{suffix}"
-    )
+    rows = serve.rows("SELECT epoch, start_ms, duration_ns FROM slices WHERE sid = ? AND name LIKE ? ORDER BY start_ms", sid, f"%{suffix}")
     return [(epoch, start / 1000, start / 1000 + duration / 1e9) for epoch, start, duration in rows]
 
 

@@ -35,8 +35,7 @@ PARENT = os.getpid()
 async def starved(pid: int) -> AsyncIterator[None]:
     """The process and RIVALS that never wait share one CPU."""
     cpu = max(os.sched_getaffinity(0))
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), {cpu})
+    _move(pid, {cpu})
     rivals = [multiprocessing.get_context("fork").Process(target=_burn, args=(cpu,), daemon=True) for _ in range(RIVALS)]
     for rival in rivals:
         rival.start()
@@ -46,8 +45,12 @@ async def starved(pid: int) -> AsyncIterator[None]:
         for rival in rivals:
             rival.kill()
             rival.join()
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            os.sched_setaffinity(int(thread), os.sched_getaffinity(0))
+        _move(pid, os.sched_getaffinity(0))
+
+
+def _move(pid: int, cpus: set[int]) -> None:
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cpus)
 
 
 def _recovered(worker: TestedWorker) -> bool:

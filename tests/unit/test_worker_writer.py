@@ -1,6 +1,7 @@
 """What is handed to the writer is done in order, does not hold its caller up, and is bounded."""
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ def test_jobs_are_done_in_order_while_the_caller_goes_on() -> None:
     writer.start()
     writer.put(disk.wait)
     for number in range(100):
-        writer.put(lambda number=number: done.append(number))
+        writer.put(partial(done.append, number))
     assert done == []
     disk.set()
     writer.close()
@@ -40,16 +41,18 @@ def test_a_disk_that_is_too_far_behind_holds_the_caller_up() -> None:
 
 
 def test_a_failure_reaches_whoever_hands_in_more_and_nothing_is_done_after_it() -> None:
-    writer, done = Writer(), list[int]()
+    writer, done, failing = Writer(), list[int](), threading.Event()
     writer.start()
 
     def fail() -> None:
         raise OSError("disk")
 
+    writer.put(lambda: failing.wait(5))
     writer.put(fail)
-    with pytest.raises(OSError, match="disk"):
-        for _ in range(1000):
-            writer.put(lambda: threading.Event().wait(0.01) and done.append(1))
+    writer.put(partial(done.append, 1))
+    failing.set()
     with pytest.raises(OSError, match="disk"):
         writer.close()
+    with pytest.raises(OSError, match="disk"):
+        writer.put(partial(done.append, 2))
     assert done == []
