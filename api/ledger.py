@@ -124,6 +124,8 @@ def _count(body: EventBody) -> None:
                 metrics.UPLOAD_SECONDS.observe(seconds)
         case protocol.ImageFailed(why=why):
             metrics.IMAGES_FAILED.labels(why).inc()
+        case protocol.Warned(code=code):
+            metrics.IMPAIRED.labels(code).inc()
         case protocol.WorkerLost():
             metrics.WORKERS_LOST.inc()
         case protocol.Finished(outcome=outcome, reason=reason):

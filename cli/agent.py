@@ -8,6 +8,7 @@ import click
 
 from recorder import log as logs
 from recorder.agent.agent import Agent
+from recorder.media.probe import check_video_encoder
 from recorder.settings import Settings, check_addresses, load
 from storage.errors import SpoolError
 
@@ -16,10 +17,11 @@ async def serve(settings: Settings) -> None:
     """Run the agent until SIGTERM or SIGINT, then drain: stop workers, finish uploads.
 
     Raises:
-        ConfigError: workers cannot receive media as configured.
+        ConfigError: workers cannot receive media as configured, or not encode it.
         SpoolError: another agent uses the spool.
     """
     check_addresses("agent.addresses", settings.agent.addresses)
+    await check_video_encoder(settings.recording.video_encoder)
     agent = Agent(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

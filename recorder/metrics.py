@@ -13,6 +13,7 @@ RECORDINGS_STARTED = Counter("recorder_recordings_started", "Recordings accepted
 RECORDINGS_ENDED = Counter("recorder_recordings_ended", "Recordings that ended, by how", ("outcome", "reason"), registry=REGISTRY)
 RECORDINGS_LIVE = Gauge("recorder_recordings_live", "Recordings that are running", registry=REGISTRY)
 WORKERS_LOST = Counter("recorder_workers_lost", "Workers that died before their recording ended", registry=REGISTRY)
+IMPAIRED = Counter("recorder_impaired", "Reports of lost quality, by warnCode", ("code",), registry=REGISTRY)  # 10006: encoder late
 SLICES_COMMITTED = Counter("recorder_slices_committed", "Media files closed and safe in the spool", registry=REGISTRY)
 SLICES_STORED = Counter("recorder_slices_stored", "Media files verified in a store", ("store",), registry=REGISTRY)  # customer, backup
 UPLOAD_SECONDS = Histogram(

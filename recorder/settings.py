@@ -75,7 +75,13 @@ class Recording(_Section):
     slice_seconds: float = Field(15, gt=0)
     latency_ms: int = Field(600, ge=100, description="how far the composite picture runs behind the clock; late media beyond it is lost")
     jitter_ms: int = Field(500, ge=50, description="longest wait for a missing packet")
-    video_encoder: str = "libx264"
+    video_encoder: str = Field(
+        "libx264",
+        description="or h264_nvenc, h264_qsv, h264_vaapi, h264_v4l2m2m, h264_videotoolbox; tried out when the agent starts, which "
+        "refuses one that does not work",
+    )
+    mp4_part_seconds: float = Field(7200, gt=0, description="a new MP4 begins at the first keyframe after so much media")
+    mp4_part_bytes: int = Field(2_000_000_000, ge=1, description="or after so many bytes; closing a part takes as much again in the spool")
     lease_seconds: float = Field(12, gt=3, description="a worker that lost its agent for longer closes its slice and ends")
     max_restarts: int = Field(3, ge=0, description="a recording whose worker dies more often ends")
     capture_dir: Path | None = Field(None, description="each worker writes what it receives, decrypted, into a folder in this one")

@@ -73,12 +73,34 @@ class RecordingSpool:
         self._partial = folder / "partial"
         self._files = folder / "files"
         self._naming = threading.Lock()
+        self._lock: int | None = None
         self._names: set[str] | None = None  # committed or being so, ever; read from the journal before the first commit
         if not self._files.exists():
             for path in (folder, self._partial, self._files):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in (folder, folder.parent):  # else a power cut takes the folder with all that is committed in it
                 sync_folder(path)
+
+    def lock(self, *, wait: bool = False) -> bool:
+        """Be the recording's one writer until `close` or the end of the process; False: another process is. `wait` for its end."""
+        if self._lock is None:
+            descriptor = os.open(self.folder / ".writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            self._lock = descriptor
+        return True
+
+    def left_open(self) -> list[str]:
+        """What lies where open files are written; while nobody writes, a crash has left it."""
+        return sorted(path.name for path in self._partial.iterdir())
+
+    def reopen(self, name: str) -> None:
+        """Take back a file that was about to be committed: it lies there and has no record. Nothing happens when it does not."""
+        with contextlib.suppress(FileNotFoundError):
+            self.file(name).rename(self.partial(name))
 
     def partial(self, name: str) -> Path:
         """Where a file is written while it is open."""
@@ -140,6 +162,9 @@ class RecordingSpool:
     def close(self) -> None:
         self._journal.close()
         self.uploads.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def destroy(self) -> None:
         """Delete the folder with everything in it. A crash half-way leaves nothing that looks like a recording."""

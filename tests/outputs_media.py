@@ -12,7 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from recorder.outputs import Product, Shelf
+from recorder.outputs import Closed, Draft, Product, Shelf
 from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.outputs.names import Names
@@ -54,13 +54,21 @@ class FolderSpool:
         return [path.name for path in (self.folder / "partial").iterdir()]
 
 
+class PromptShelf(Shelf):
+    """Commits at once."""
+
+    def close(self, draft: Draft, duration_ns: int) -> Closed:
+        committed = super().close(draft, duration_ns).commit()
+        return Closed(lambda: committed)
+
+
 def shelf(folder: Path, channel: str = "room") -> tuple[Shelf, FolderSpool]:
     spool = FolderSpool(folder)
-    return Shelf(spool, Names(SID, channel), epoch=1, epoch_utc_ns=UTC_NS), spool
+    return PromptShelf(spool, Names(SID, channel), epoch=1, epoch_utc_ns=UTC_NS), spool
 
 
 def slices(products: Sequence[Product]) -> list[Slice]:
-    return [item for item in products if isinstance(item, Slice)]
+    return [item.commit() if isinstance(item, Closed) else item for item in products if not isinstance(item, File)]
 
 
 def files(products: Sequence[Product]) -> list[File]:

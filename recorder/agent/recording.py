@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from recorder.agent.images import ImageHelpers, Images
 from recorder.agent.process import Launcher, WorkerProcess
 from recorder.agent.supervisor import COMMAND_SECONDS, Supervisor, Timing
 from recorder.agent.uploads import Uploads
+from recorder.outputs import salvage
 from recorder.peer import Peer, PeerLost
 from recorder.protocol import (
     Claim,
@@ -51,6 +53,7 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 8.0
+SALVAGE_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,7 @@ class Recording:
             await self._events.emit(ended)
         if self._finished is None:
             await self._claimed.wait()
+            await self._salvage()
             self._finished = self._how_it_ended(ended, await self._uploads.finish())
             log.info("recording finished", extra={"outcome": self._finished.outcome, "reason": self._finished.reason})
             await self._events.emit(self._finished)
@@ -276,6 +280,13 @@ class Recording:
     async def _spawn(self) -> WorkerProcess | None:
         if self._supervisor.stopping:
             return None
+        process = await self._start("record")
+        if process:
+            log.info("worker started", extra={"pid": process.pid, "epoch": self._events.epoch})
+            await self._events.note_worker(process.pid, process.identity)
+        return process
+
+    async def _start(self, task: Literal["record", "salvage"]) -> WorkerProcess | None:
         assert self._spec
         assert self._events.epoch is not None
         launch = Launch(
@@ -283,15 +294,13 @@ class Recording:
             settings=self._node.settings,
             epoch=self._events.epoch,
             folder=self._spool.folder.absolute(),
+            task=task,
         )
         try:
-            process = await self._node.launcher.start(launch)
+            return await self._node.launcher.start(launch)
         except (OSError, EOFError):
-            log.exception("a worker could not be started")
+            log.exception("a worker could not be started", extra={"task": task})
             return None
-        log.info("worker started", extra={"pid": process.pid, "epoch": launch.epoch})
-        await self._events.note_worker(process.pid, process.identity)
-        return process
 
     async def _adopt(self) -> WorkerProcess | None:
         """The worker of a former life. It has its lease to find us; one whose pid was never noted must do so first."""
@@ -301,8 +310,25 @@ class Recording:
             return WorkerProcess.find(self._supervisor.link.pid)
         return None
 
+    async def _salvage(self) -> None:
+        """Have the MP4 parts finished that the last worker left open; a worker that goes on does so with those before it."""
+        if not await asyncio.to_thread(salvage.parts, self._spool):
+            return
+        process = await self._start("salvage")
+        if process:
+            try:
+                async with asyncio.timeout(SALVAGE_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                log.exception("open MP4 parts are not finished in time")
+            finally:
+                process.send(signal.SIGKILL)
+                await process.wait()
+        await self._recover()
+
     async def _recover(self) -> None:
-        """Take from the worker's journal what it had no time to report."""
+        """Take over what the worker had no time to commit, or to report."""
+        await asyncio.to_thread(salvage.salvage_slices, RecordingSpool(self._spool.folder))
         records = await asyncio.to_thread(self._spool.records)
         for body in _bodies(records[self._read :]):
             await self._take_report(body, None)

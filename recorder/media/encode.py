@@ -1,5 +1,6 @@
 """Encoders of the composite: H.264 for the canvas and AAC-LC for the mixed sound."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,7 +8,9 @@ from fractions import Fraction
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
+from av.codec.codec import codecs_available
 from av.codec.context import CodecContext, ThreadType
+from av.error import FFmpegError
 from av.packet import Packet as AvPacket
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
@@ -15,6 +18,9 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
 from mixer.audio import Sound
+from recorder.outputs.h264 import heads
+
+log = logging.getLogger(__name__)
 
 RATE = 48000
 FRAME_SAMPLES = 1024
@@ -23,14 +29,27 @@ _AAC_PROFILES = {0: (1, 48_000), 1: (1, 128_000), 2: (2, 192_000)}  # audioProfi
 _ADTS_RATE_INDEX = 3  # 48 kHz
 _BT601 = 6  # AVColorSpace SMPTE 170M; PyAV names only the values of swscale
 
-# Settings of single encoders by FFmpeg's name; others run with the common ones.
+SOFTWARE_ENCODER = "libx264"
+
+# FFmpeg's names. Each must give a packet at once for every frame (no B-frames, no look-ahead) and a keyframe where one is asked for.
 _VIDEO_OPTIONS = {
-    "libx264": {
+    SOFTWARE_ENCODER: {
         "preset": "superfast",
-        "tune": "zerolatency",  # no B-frames, no look-ahead: a packet comes out for every frame that goes in
+        "tune": "zerolatency",
         "profile": "high",
-    }
+        "sc_threshold": "0",  # no keyframes of the encoder's own choice
+    },
+    "h264_nvenc": {"tune": "ull", "rc": "cbr", "zerolatency": "1", "delay": "0", "forced-idr": "1", "no-scenecut": "1"},
+    "h264_qsv": {"async_depth": "1", "forced_idr": "1"},
+    "h264_vaapi": {"async_depth": "1"},
+    "h264_v4l2m2m": {},
+    "h264_videotoolbox": {"realtime": "1"},
 }
+VIDEO_ENCODERS = tuple(_VIDEO_OPTIONS)
+_PIXELS = {"h264_qsv": "nv12"}  # it takes nothing else from memory
+
+_H264_PARAMETERS, _H264_DELIMITER = 7, 9  # NAL unit types
+_PROBE_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +66,20 @@ class Packet:
 class VideoEncoder:
     """H.264 in Annex B with parameter sets in front of every keyframe. One tick is one frame interval.
 
-    Keyframes come where they are asked for and every `gop` frames after the last one, never elsewhere.
+    Keyframes come where they are asked for and every `gop` frames after the last one, never elsewhere. The rate is bounded: what
+    lasts ten seconds or more is at most a fifth larger than `bitrate_kbps` says, after a still picture too.
+
+    Raises:
+        FFmpegError: this FFmpeg has no such encoder, or the machine nothing to run it on.
     """
 
-    def __init__(self, *, name: str = "libx264", width: int, height: int, fps: int, bitrate_kbps: int, gop: int | None = None) -> None:
+    def __init__(
+        self, *, name: str = SOFTWARE_ENCODER, width: int, height: int, fps: int, bitrate_kbps: int, gop: int | None = None
+    ) -> None:
         context = CodecContext.create(name, "w")
         assert isinstance(context, VideoCodecContext)
         context.width, context.height = width, height
-        context.pix_fmt = "yuv420p"
+        context.pix_fmt = _PIXELS.get(name, "yuv420p")
         context.framerate = Fraction(fps)
         context.time_base = Fraction(1, fps)
         context.sample_aspect_ratio = Fraction(1)
@@ -70,7 +95,6 @@ class VideoEncoder:
         context.options = {
             "maxrate": str(bitrate_kbps * 1000),
             "bufsize": str(bitrate_kbps * 2000),  # how far a burst may go: two seconds' worth
-            "sc_threshold": "0",  # no keyframes of the encoder's own choice
             **_VIDEO_OPTIONS.get(name, {}),
         }
         context.open()
@@ -78,6 +102,8 @@ class VideoEncoder:
 
     def encode(self, frame: VideoFrame, tick: int, *, force_keyframe: bool = False) -> list[Packet]:
         """Encode the frame as the picture of `tick`; ticks rise, and may leave some out. Afterwards it may be drawn over."""
+        if self._context.pix_fmt != frame.format.name:
+            frame = frame.reformat(format=self._context.pix_fmt, threads=1)
         frame.pts = tick
         frame.time_base = self._context.time_base
         frame.pict_type = PictureType.I if force_keyframe else PictureType.NONE
@@ -86,6 +112,45 @@ class VideoEncoder:
     def flush(self) -> list[Packet]:
         """What is still inside; nothing can be encoded afterwards."""
         return _packets(self._context.encode(None), duration=1)
+
+
+def open_encoder(*, name: str, width: int, height: int, fps: int, bitrate_kbps: int) -> VideoEncoder:
+    """The encoder of this name; in software when the hardware takes no more (cards encode only so many streams at a time)."""
+    try:
+        return VideoEncoder(name=name, width=width, height=height, fps=fps, bitrate_kbps=bitrate_kbps)
+    except FFmpegError as error:
+        if name == SOFTWARE_ENCODER:
+            raise
+        log.warning("the encoder cannot be opened, encoding in software", extra={"encoder": name, "error": str(error)})
+        return VideoEncoder(width=width, height=height, fps=fps, bitrate_kbps=bitrate_kbps)
+
+
+def why_unusable(name: str) -> str | None:
+    """Try an encoder out; returns what is wrong with it."""
+    if name not in VIDEO_ENCODERS:
+        return f"no encoder of ours; there are {', '.join(VIDEO_ENCODERS)}"
+    if name not in codecs_available:
+        return "the installed FFmpeg was built without it"
+    planes = [np.full(shape, 128, np.uint8) for shape in ((180, 320), (90, 160), (90, 160))]
+    try:
+        encoder = VideoEncoder(name=name, width=320, height=180, fps=15, bitrate_kbps=500)
+        packets: list[Packet] = []
+        for tick in range(_PROBE_FRAMES):
+            packets += encoder.encode(VideoFrame.from_dlpack(planes, "yuv420p"), tick, force_keyframe=tick in (0, _PROBE_FRAMES // 2))
+        packets += encoder.flush()
+    except (FFmpegError, ValueError) as error:
+        return f"it cannot be used: {error.strerror if isinstance(error, FFmpegError) else error}"
+    keyframes = [packet.pts for packet in packets if packet.keyframe]
+    if len(packets) != _PROBE_FRAMES or keyframes != [0, _PROBE_FRAMES // 2]:
+        return "it makes no keyframe where one is asked for, or keeps pictures back"
+    if any(kind != _H264_PARAMETERS for packet in packets if packet.keyframe for kind in _first_kinds(packet.data)):
+        return "its keyframes come without parameter sets"
+    return None
+
+
+def _first_kinds(access_unit: bytes) -> list[int]:
+    """The type of the first NAL unit that is no delimiter."""
+    return [kind for kind, _, _ in heads(access_unit) if kind != _H264_DELIMITER][:1] or [0]
 
 
 class AudioEncoder:

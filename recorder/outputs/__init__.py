@@ -1,20 +1,29 @@
 """What a recording leaves behind: playlists, slices and MP4 parts, committed to the spool.
 
-The outputs (`hls`, `mp4`, `track`) take encoded packets from the media thread and give back products: a `File` once,
-when its first media arrives, and a `Slice` for every committed file. They know neither the channel nor the customer's
-storage. This module and `playlist` and `names` load no media library: the agent and the control plane use them too.
+The outputs (`hls`, `mp4`, `track`) take encoded packets from the media thread and give back products: a `File` once, when its
+first media arrives, and for every finished file a `Closed`, which is to be committed, or the `Slice` that came of it. They know
+neither the channel nor the customer's storage. This module, `playlist`, `names` and `salvage` load no media library: the agent
+and the control plane use them too.
 """
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
 from recorder.outputs.names import Names
 from recorder.protocol import File, Slice
 
-Product = File | Slice
+# Zero of the recording's timeline in every TS file. Media may begin slightly before zero, and the clock reference runs
+# ahead of the media, but neither may be negative.
+TS_ZERO_NS = 10_000_000_000
+
+# What is added to the name of an open file.
+DRAFT = ".draft"
+FRAGMENTS = ".fragments"
 
 
 class Spool(Protocol):
@@ -29,7 +38,7 @@ class Spool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A file that is being written."""
+    """A file that is being written. It stands beside the file as JSON, for whoever finds both after a crash."""
 
     name: str
     playlist: str | None
@@ -37,6 +46,16 @@ class Draft:
     start_ms: int  # Unix ms
     discontinuity: bool = False
     tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A finished file that is not yet durable."""
+
+    commit: Callable[[], Slice]  # takes as long as the disk does; once
+
+
+Product = File | Slice | Closed
 
 
 class Shelf:
@@ -66,21 +85,50 @@ class Shelf:
     def partial(self, name: str) -> Path:
         return self._spool.partial(name)
 
-    def commit(self, draft: Draft, duration_ns: int) -> Slice:
-        """Commit the written file of `draft`."""
-        record = {
-            "type": "slice",
-            "name": draft.name,
-            "playlist": draft.playlist,
-            "epoch": self._epoch,
-            "sequence": next(self._sequence),
-            "start_ms": draft.start_ms,
-            "start_ns": draft.start_ns,
-            "duration_ns": duration_ns,
-            "discontinuity": draft.discontinuity,
-            "tags": list(draft.tags),
-        }
-        return Slice.model_validate(self._spool.commit(draft.name, record))
+    def open(self, draft: Draft) -> Path:
+        """Where the file of `draft` is written."""
+        self._note(draft, None)
+        return self._spool.partial(draft.name)
+
+    def discard(self, draft: Draft) -> None:
+        """There is nothing in it."""
+        for path in (self._spool.partial(draft.name), self._draft(draft.name)):
+            path.unlink(missing_ok=True)
+
+    def close(self, draft: Draft, duration_ns: int) -> Closed:
+        """Number the written file of `draft`, which is committed after those before it."""
+        self._note(draft, duration_ns)
+        record = slice_record(draft, epoch=self._epoch, sequence=next(self._sequence), duration_ns=duration_ns)
+        return Closed(partial(self._commit, record))
+
+    def _commit(self, record: Mapping[str, object]) -> Slice:
+        name = str(record["name"])
+        committed = Slice.model_validate(self._spool.commit(name, record))
+        self._draft(name).unlink(missing_ok=True)
+        return committed
+
+    def _note(self, draft: Draft, duration_ns: int | None) -> None:
+        """For `salvage`. Not forced to disk: after a power cut little of an open file is left either."""
+        self._draft(draft.name).write_text(json.dumps({**asdict(draft), "epoch": self._epoch, "duration_ns": duration_ns}))
+
+    def _draft(self, name: str) -> Path:
+        return self._spool.partial(f"{name}{DRAFT}")
+
+
+def slice_record(draft: Draft, *, epoch: int, sequence: int, duration_ns: int) -> Mapping[str, object]:
+    """What the journal says of a committed file, but for what the spool knows."""
+    return {
+        "type": "slice",
+        "name": draft.name,
+        "playlist": draft.playlist,
+        "epoch": epoch,
+        "sequence": sequence,
+        "start_ms": draft.start_ms,
+        "start_ns": draft.start_ns,
+        "duration_ns": duration_ns,
+        "discontinuity": draft.discontinuity,
+        "tags": list(draft.tags),
+    }
 
 
 def composite_track(*, video: bool, audio: bool) -> Literal["audio", "video", "audio_and_video"]:

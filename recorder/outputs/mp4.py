@@ -1,20 +1,31 @@
 """The composite as MP4 parts, each with its index in front."""
 
+import logging
+import os
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
-from recorder.outputs import Draft, Product, Shelf, composite_track
+from av.error import FFmpegError
+
+from recorder.outputs import DRAFT, FRAGMENTS, Draft, Product, Shelf, composite_track
 from recorder.outputs.interleave import Interleaver, MediaPacket
-from recorder.outputs.mux import AAC_FRAME_NS, Mp4File
+from recorder.outputs.mux import AAC_FRAME_NS, Mp4File, index_in_front
+from recorder.outputs.salvage import Leftover, whole_fragments
 from recorder.protocol import File, Slice
 from recorder.spec import Canvas
+from storage.errors import SpoolError
+
+log = logging.getLogger(__name__)
 
 
 class CompositeMp4:
     """Takes what the composite's encoders make. A new part begins at the first keyframe past either limit.
 
-    A part that was cut off is rewritten and committed in a thread of its own: that takes seconds which the recording
-    does not have. `canvas` None: sound only. Every method returns the products that became ready.
+    A part that was cut off is rewritten and committed in a thread of its own: that takes seconds which the recording does not
+    have. So is, before all others, what a killed worker `left_open`. `canvas` None: sound only. Every method returns the products
+    that became ready.
     """
 
     def __init__(
@@ -26,6 +37,7 @@ class CompositeMp4:
         part_seconds: float = 7200,
         part_bytes: int = 2_000_000_000,
         first_index: int = 0,
+        left_open: Sequence[Leftover] = (),
     ) -> None:
         self._shelf = shelf
         self._canvas = canvas
@@ -38,7 +50,9 @@ class CompositeMp4:
         self._end_ns = 0  # of the media in the open part
         self._sound_before: MediaPacket | None = None
         self._finisher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mp4")
-        self._finishing: deque[Future[Slice]] = deque()
+        self._finishing: deque[Future[Slice | None]] = deque()
+        for item in left_open:
+            self._finishing.append(self._finisher.submit(self._salvaged, item))
 
     def video(self, data: bytes, time_ns: int, *, keyframe: bool) -> list[Product]:
         """An access unit in Annex B form, with parameter sets when it is a keyframe; decoded and shown in the same order."""
@@ -86,7 +100,8 @@ class CompositeMp4:
         self._index += 1
         draft = Draft(name, None, start_ns, self._shelf.utc_ms(start_ns))
         size = (self._canvas.width, self._canvas.height) if self._canvas else None
-        file = Mp4File(self._shelf.partial(f"{name}.fragments"), origin_ns=start_ns, size=size, audio=self._has_audio)
+        self._shelf.open(draft)
+        file = Mp4File(self._shelf.partial(f"{name}{FRAGMENTS}"), origin_ns=start_ns, size=size, audio=self._has_audio)
         self._open = draft, file
         self._end_ns = start_ns
         # The frame that ends where the part begins primes the decoder, so that sound is whole from the start.
@@ -100,14 +115,43 @@ class CompositeMp4:
             draft, file = self._open
             self._open = None
             file.close()
-            self._finishing.append(self._finisher.submit(self._commit, draft, file, end_ns - draft.start_ns))
+            self._finishing.append(self._finisher.submit(self._commit, draft, end_ns - draft.start_ns))
 
-    def _commit(self, draft: Draft, file: Mp4File, duration_ns: int) -> Slice:
-        file.finish(self._shelf.partial(draft.name))
-        return self._shelf.commit(draft, duration_ns)
+    def _commit(self, draft: Draft, duration_ns: int) -> Slice:
+        fragments = self._shelf.partial(f"{draft.name}{FRAGMENTS}")
+        index_in_front(fragments, self._shelf.partial(draft.name))
+        committed = self._shelf.close(draft, duration_ns).commit()
+        fragments.unlink()
+        return committed
+
+    def _salvaged(self, item: Leftover) -> Slice | None:
+        return salvage_part(item, self._shelf.partial, lambda duration_ns: self._shelf.close(item.draft, duration_ns).commit())
 
     def _finished(self) -> list[Product]:
         ready: list[Product] = []
         while self._finishing and self._finishing[0].done():
-            ready.append(self._finishing.popleft().result())
+            made = self._finishing.popleft().result()
+            if made:
+                ready.append(made)
         return ready
+
+
+def salvage_part(item: Leftover, partial: Callable[[str], Path], commit: Callable[[int], Slice]) -> Slice | None:
+    """Rewrite what is whole of an open part and `commit` it with its duration in ns; None when nothing is, or it fails."""
+    name = item.draft.name
+    fragments, target = partial(f"{name}{FRAGMENTS}"), partial(name)
+    made = None
+    try:
+        whole = whole_fragments(fragments) if fragments.exists() else 0
+        if whole:
+            os.truncate(fragments, whole)
+            made = commit(index_in_front(fragments, target))
+            log.info("open MP4 salvaged", extra={"file": name, "seconds": round(made.duration_ns / 1e9, 3)})
+        else:  # killed before its first second was over
+            log.warning("nothing is whole of an open MP4", extra={"file": name})
+    except (FFmpegError, OSError, SpoolError):  # the recording must go on; the media is in the slices
+        log.exception("an open MP4 cannot be salvaged", extra={"file": name})
+        return None
+    for remains in (fragments, target, partial(f"{name}{DRAFT}")):
+        remains.unlink(missing_ok=True)
+    return made

@@ -16,14 +16,12 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from recorder.outputs import TS_ZERO_NS
+
 AAC_RATE_HZ = 48_000
 AAC_FRAME_NS = 1024 * 1_000_000_000 // AAC_RATE_HZ
 
 _NANOSECONDS = Fraction(1, 1_000_000_000)
-
-# Zero of the recording's timeline in every TS file. Media may begin slightly before zero, and the clock reference runs
-# ahead of the media, but neither may be negative.
-_TS_ZERO_NS = 10_000_000_000
 
 _TS_OPTIONS = {
     "mpegts_copyts": "1",  # our times, not shifted by the muxer
@@ -65,11 +63,11 @@ class TsFile:
 
     def write_video(self, data: bytes, pts_ns: int, dts_ns: int, *, keyframe: bool) -> None:
         assert self._video
-        self._video.write(data, pts_ns + _TS_ZERO_NS, dts_ns + _TS_ZERO_NS, keyframe=keyframe)
+        self._video.write(data, pts_ns + TS_ZERO_NS, dts_ns + TS_ZERO_NS, keyframe=keyframe)
 
     def write_audio(self, data: bytes, pts_ns: int) -> None:
         assert self._audio
-        self._audio.write(data, pts_ns + _TS_ZERO_NS, pts_ns + _TS_ZERO_NS, duration_ns=AAC_FRAME_NS)
+        self._audio.write(data, pts_ns + TS_ZERO_NS, pts_ns + TS_ZERO_NS, duration_ns=AAC_FRAME_NS)
 
     @property
     def size(self) -> int:
@@ -107,7 +105,7 @@ class WebmFile:
 
 
 class Mp4File:
-    """One MP4 part of H.264 and AAC (ADTS): fragmented while it is open, then rewritten with its index in front.
+    """One MP4 part of H.264 and AAC (ADTS): fragmented while it is open, to be rewritten by `index_in_front`.
 
     `origin_ns` is the moment of the recording that is zero in the file. A sound packet before it (the priming of the
     decoder) is hidden by the edit list.
@@ -141,17 +139,18 @@ class Mp4File:
                 track.flush()
         self._muxer.close()
 
-    def finish(self, target: Path) -> None:
-        """Write `target`, an MP4 with its index in front, and remove the fragmented file. Takes seconds per hour of media."""
-        self.close()
-        index_in_front = {"movflags": "faststart"}
-        with av.open(_url(self._path)) as source, av.open(_url(target), "w", format="mp4", options=index_in_front) as result:
-            streams = {stream.index: result.add_stream_from_template(stream, opaque=True) for stream in source.streams}
-            for packet in source.demux():
-                if packet.dts is not None:  # None: the end of a stream
-                    packet.stream = streams[packet.stream_index]
-                    result.mux(packet)
-        self._path.unlink()
+
+def index_in_front(source: Path, target: Path) -> int:
+    """Rewrite a fragmented MP4 with its index in front; returns the ns at which its media ends. Takes seconds per hour of media."""
+    end_ns = 0
+    with av.open(_url(source)) as old, av.open(_url(target), "w", format="mp4", options={"movflags": "faststart"}) as new:
+        streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None and packet.pts is not None and packet.time_base is not None:  # None: the end of a stream
+                end_ns = max(end_ns, round((packet.pts + (packet.duration or 0)) * packet.time_base * 1_000_000_000))
+                packet.stream = streams[packet.stream_index]
+                new.mux(packet)
+    return end_ns
 
 
 class _Muxer:

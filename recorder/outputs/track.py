@@ -13,11 +13,11 @@ from typing import Literal
 from av.error import InvalidDataError
 
 from recorder.frames import Codec, EncodedFrame, Track
-from recorder.outputs import Draft, Product, Shelf
+from recorder.outputs import Closed, Draft, Product, Shelf
 from recorder.outputs.h264 import DecodeClock, ParameterSets
 from recorder.outputs.mux import AAC_FRAME_NS, TsFile, WebmFile
 from recorder.outputs.playlist import rotate, track_event
-from recorder.protocol import File, Slice
+from recorder.protocol import File
 
 _SECOND_NS = 1_000_000_000
 _SEGMENT_GAP_NS = 15 * _SECOND_NS
@@ -125,7 +125,7 @@ class VideoTrackOutput:
             tags.append(rotate(*told, self._shelf.utc_ms(frame.time_ns)))
         self._told, self._rotations = told, []
         draft, products = self._list.begin(frame.time_ns, "ts" if frame.codec == "h264" else "webm", tags)
-        file = _create(self._shelf.partial(draft.name), frame.codec, self._size)
+        file = _create(self._shelf.open(draft), frame.codec, self._size)
         self._slice = _VideoSlice(draft, file, frame.codec, self._size)
         self._newest_ns = frame.time_ns
         return products
@@ -157,8 +157,8 @@ class VideoTrackOutput:
         current, self._slice = self._slice, None
         current.file.close()
         if current.frames:
-            return [self._list.commit(current.draft, end_ns)]
-        self._shelf.partial(current.draft.name).unlink(missing_ok=True)
+            return [self._list.close(current.draft, end_ns)]
+        self._shelf.discard(current.draft)
         self._told = None
         return []
 
@@ -192,7 +192,7 @@ class AudioTrackOutput:
             products += self._finish(time_ns)
         if not self._slice:
             draft, opened = self._list.begin(time_ns, "ts", [])
-            self._slice = draft, TsFile(self._shelf.partial(draft.name), video=False, audio=True)
+            self._slice = draft, TsFile(self._shelf.open(draft), video=False, audio=True)
             products += opened
         self._slice[1].write_audio(data, time_ns)
         self._end_ns = time_ns + AAC_FRAME_NS
@@ -213,7 +213,7 @@ class AudioTrackOutput:
             return []
         (draft, file), self._slice = self._slice, None
         file.close()
-        return [self._list.commit(draft, end_ns)]
+        return [self._list.close(draft, end_ns)]
 
 
 class _TrackList:
@@ -250,7 +250,7 @@ class _TrackList:
             )
         ]
 
-    def commit(self, draft: Draft, end_ns: int) -> Slice:
+    def close(self, draft: Draft, end_ns: int) -> Closed:
         self.discontinuity = False
         self._ended_ns = max(end_ns, draft.start_ns)
-        return self._shelf.commit(draft, self._ended_ns - draft.start_ns)
+        return self._shelf.close(draft, self._ended_ns - draft.start_ns)

@@ -1,7 +1,8 @@
 """Composite recording: every participant on one canvas and in one mix, encoded once.
 
 Output is made by the clock: picture n belongs to the time `start + n / fps` whatever came in, and shows of every participant the
-picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it.
+picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it. A machine that
+cannot keep up makes fewer pictures, on the same grid; sound is always whole.
 
 Events have their place on the same timeline: the time they came. A layout shows from the first picture on whose time is not
 before that, so with what people did at that moment, although that picture is made `latency_ms` later.
@@ -17,13 +18,15 @@ from mixer.compositor import Compositor
 from mixer.fit import Rect
 from mixer.picture import Picture
 from recorder.frames import EncodedFrame, Track
-from recorder.media.encode import FRAME_SAMPLES, AudioEncoder, Packet, VideoEncoder
+from recorder.media.encode import FRAME_SAMPLES, AudioEncoder, Packet, open_encoder
 from recorder.media.pictures import frame_of
 from recorder.media.scale import Scaler
+from recorder.outputs import Shelf, salvage
 from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.spec import Layout, Subscription
 from recorder.worker.laying import RATE_HZ, Chunk
+from recorder.worker.pace import Pace
 from recorder.worker.pipeline import Event, ImageLoaded, Input, Joined, Left, Started, Stopped, Surroundings
 from recorder.worker.scenery import Scenery
 from recorder.worker.sight import Sight
@@ -32,6 +35,7 @@ from recorder.worker.sound import Sound
 SECOND = 1_000_000_000
 NEVER = 1 << 62
 STILL_NS = 7 * SECOND // 2  # so long the last picture stays before an image takes its place
+ENCODER_LATE = 10006  # alarm: fewer pictures are made than were asked for
 
 
 class Composite:
@@ -68,6 +72,10 @@ class Composite:
 
     def due_ns(self) -> int:
         return NEVER if self._start_ns is None else self._next_ns() + self._latency_ns
+
+    def behind(self, late_ns: int, now_ns: int) -> None:
+        if self._pictures:
+            self._pictures.pace.observe(late_ns, now_ns)
 
     @property
     def mixing_ns(self) -> int:
@@ -141,7 +149,8 @@ class _Pictures:
         self._canvas = Canvas(spec.canvas.width, spec.canvas.height)
         self._compositor = Compositor(self._canvas, Scaler)
         self._scenery = Scenery(self._compositor)
-        self._encoder = VideoEncoder(
+        self.pace = Pace(self._fps, lambda detail: around.warn(ENCODER_LATE, detail))
+        self._encoder = open_encoder(
             name=around.settings.video_encoder,
             width=self._canvas.size.width,
             height=self._canvas.size.height,
@@ -152,6 +161,7 @@ class _Pictures:
         self._sights: dict[int, Sight] = {}
         self._drawn: dict[int, Picture | None] = {}
         self._number = 0  # of the next picture
+        self._made = -1  # number of the last one that was not left out
         self._start_ns = 0
         self._set_layout(spec.layout)
 
@@ -201,7 +211,18 @@ class _Pictures:
             self._sight(uid).show(uid in shown and uid in watched)
 
     def produce(self, keyframe: bool) -> list[Packet]:
-        now_ns = self.next_ns()
+        """The next picture, unless it is one that is left out."""
+        number = self._number
+        self._number += 1
+        return [] if number % self.pace.step and not keyframe else self._make(number, keyframe)
+
+    def finish(self) -> list[Packet]:
+        # The last picture is never left out: the recording would be shorter by it.
+        last = self._make(self._number - 1, False) if self._made < self._number - 1 else []
+        return last + self._encoder.flush()
+
+    def _make(self, number: int, keyframe: bool) -> list[Packet]:
+        now_ns = self._start_ns + number * SECOND // self._fps
         for uid, sight in self._sights.items():
             sight.latest(now_ns + SECOND // self._fps // 2)
             replaced = sight.stopped_for(now_ns) >= STILL_NS and self._scenery.stands_in_for(uid)
@@ -210,12 +231,8 @@ class _Pictures:
                 self._drawn[uid] = picture
                 self._compositor.set_picture(uid, picture)
         self._compositor.draw()
-        packets = self._encoder.encode(self._frame, self._number, force_keyframe=keyframe)
-        self._number += 1
-        return packets
-
-    def finish(self) -> list[Packet]:
-        return self._encoder.flush()
+        self._made = number
+        return self._encoder.encode(self._frame, number, force_keyframe=keyframe)
 
     def _sight(self, uid: int) -> Sight:
         if uid not in self._sights:
@@ -278,8 +295,20 @@ class _Files:
         canvas = spec.canvas if spec.video else None
         shelf = around.shelf()
         self._hls = CompositeHls(shelf, canvas=canvas, audio=spec.audio, slice_seconds=around.settings.slice_seconds)
-        first_index = sum(str(record.get("name", "")).endswith(".mp4") for record in around.spool.records())  # of a worker before us
-        self._mp4 = CompositeMp4(shelf, canvas=canvas, audio=spec.audio, first_index=first_index) if spec.mp4 else None
+        self._mp4 = self._parts(around, shelf) if spec.mp4 else None
+
+    @staticmethod
+    def _parts(around: Surroundings, shelf: Shelf) -> CompositeMp4:
+        spec, settings = around.spec, around.settings
+        return CompositeMp4(
+            shelf,
+            canvas=spec.canvas if spec.video else None,
+            audio=spec.audio,
+            part_seconds=settings.mp4_part_seconds,
+            part_bytes=settings.mp4_part_bytes,
+            first_index=salvage.next_part(around.spool),
+            left_open=salvage.parts(around.spool),
+        )
 
     def wants_keyframe(self, time_ns: int) -> bool:
         return self._hls.next_cut_ns is None or time_ns >= self._hls.next_cut_ns

@@ -48,6 +48,9 @@ class Individual:
     def due_ns(self) -> int:
         return NEVER  # whatever is due can wait for the next wake-up
 
+    def behind(self, late_ns: int, now_ns: int) -> None:
+        pass  # there is nothing to leave out
+
     def close(self, now_ns: int) -> None:  # nothing is made by the clock
         with contextlib.ExitStack() as all_of_them:  # also when one of them fails
             for track in self._tracks():

@@ -1,6 +1,7 @@
 """What a worker process is started with; travels over the forkserver's pipe, never in argv or environment."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,3 +15,4 @@ class Launch(BaseModel):
     settings: Settings
     epoch: int
     folder: Path  # the recording's spool folder
+    task: Literal["record", "salvage"] = "record"  # salvage: only finish what workers left open

@@ -35,6 +35,7 @@ from recorder.worker.audience import Audience
 from recorder.worker.launch import Launch
 from recorder.worker.media_thread import MediaThread
 from recorder.worker.pipeline import ImageLoaded, Surroundings, check_layout
+from recorder.worker.salvage import salvage
 from recorder.worker.scenery import read_pixels
 from storage.errors import SpoolError
 from storage.spool import RecordingSpool
@@ -50,7 +51,10 @@ def run(launch: Launch) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C ends the agent, which asks us to stop
     spec = RecordingSpec.model_validate_json(launch.spec_json)
     logs.configure(launch.settings.log_level, json_lines=launch.settings.log_json, sid=spec.sid)
-    asyncio.run(_record(launch, spec))
+    if launch.task == "salvage":
+        salvage(RecordingSpool(launch.folder), launch.epoch)
+    else:
+        asyncio.run(_record(launch, spec))
 
 
 async def _record(launch: Launch, spec: RecordingSpec) -> None:
@@ -72,6 +76,8 @@ class _Worker:
         self._capture = self._begin_capture(launch)
         self._recording = False  # something has been written
         self._spool = RecordingSpool(launch.folder)
+        if not self._spool.lock():
+            log.warning("another worker still writes this recording")
         loop = asyncio.get_running_loop()
         around = Surroundings(
             spec=spec,

@@ -1,6 +1,9 @@
 """The thread in which one recording's media is decoded, mixed, encoded and written; the only owner of its pipeline.
 
-What crosses the border: frames and channel events in through a bounded queue, reports out to the event loop.
+What crosses the border: frames and channel events in through a bounded queue, reports out to the event loop. Finished files go
+to the disk in a thread of their own.
+
+When the machine cannot keep up, the pipeline is told to do less; what still comes too fast costs pictures, never sound.
 """
 
 import asyncio
@@ -8,14 +11,18 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
-from recorder.frames import EncodedFrame
+from recorder.frames import EncodedFrame, Track
 from recorder.worker import pipeline
+from recorder.worker.writer import Writer
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 8192  # frames: some ten seconds of fifty speakers and seventeen pictures
+QUEUE_LIMIT = 8192  # frames: some ten seconds of nine people, three of fifty speakers and seventeen pictures
+VIDEO_LIMIT = QUEUE_LIMIT // 2  # the rest is for sound
 WAKE_SECONDS = 0.02
+ASK_KEYFRAME_NS = 1_000_000_000
 
 
 class MediaThread:
@@ -26,21 +33,45 @@ class MediaThread:
         self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._failed = failed
-        self._pipeline = pipeline.create(around)
+        self._request_keyframe = around.request_keyframe
+        self._writer = Writer()
+        self._pipeline = pipeline.create(replace(around, defer=self._writer.put))
+        self._asked_ns: int | None = None
+        self._broken: set[Track] = set()  # pictures are missing: the next ones cannot be decoded before a keyframe
         self._queue: deque[tuple[pipeline.Input, int]] = deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="media", daemon=True)
         self.frames_dropped = 0
 
     def start(self) -> None:
+        self._writer.start()
         self._thread.start()
 
     def put(self, item: pipeline.Input) -> None:
-        """Queue a frame or an event. Frames beyond the queue's bound are dropped and counted."""
-        if len(self._queue) >= QUEUE_LIMIT and isinstance(item, EncodedFrame):
+        """Queue a frame or an event. Frames beyond the queue's bounds are dropped and counted."""
+        if isinstance(item, EncodedFrame) and not self._admits(item):
             self.frames_dropped += 1
             return
         self._queue.append((item, self._clock()))
+
+    def _admits(self, frame: EncodedFrame) -> bool:
+        if frame.track.kind == "audio":
+            return len(self._queue) < QUEUE_LIMIT
+        if len(self._queue) >= VIDEO_LIMIT:
+            self._broken.add(frame.track)
+        elif frame.track in self._broken:
+            if frame.keyframe:
+                self._broken.remove(frame.track)
+            elif self._asked_ns is None or self._clock() - self._asked_ns > ASK_KEYFRAME_NS:
+                self._asked_ns = self._clock()
+                for track in self._broken:
+                    self._request_keyframe(track)
+        return frame.track not in self._broken
+
+    @property
+    def waiting(self) -> int:
+        """Frames and events in the queue."""
+        return len(self._queue)
 
     def end_now(self) -> None:
         """The recording ends at this moment, however long it takes to leave the channel and to close."""
@@ -75,7 +106,10 @@ class MediaThread:
                         self._closing.wait(wait)
                 self._step()
             finally:  # also after a failure: open files hold up to two hours
-                self._pipeline.close(self._clock())
+                try:
+                    self._pipeline.close(self._clock())
+                finally:
+                    self._writer.close()
         except Exception as error:  # the border of the thread: the worker ends, another one goes on
             log.exception("the media path failed")
             self._error = error
@@ -89,4 +123,9 @@ class MediaThread:
             self._pipeline.take(item, arrival_ns)
             if self._pipeline.due_ns() <= arrival_ns:
                 self._pipeline.advance(arrival_ns)
-        self._pipeline.advance(self._clock())
+                now_ns = self._clock()
+                self._pipeline.behind(now_ns - arrival_ns, now_ns)
+        now_ns = self._clock()
+        self._pipeline.behind(max(0, now_ns - self._pipeline.due_ns()), now_ns)
+        # What came meanwhile belongs to the output, too: it must not go on without it.
+        self._pipeline.advance(min(now_ns, self._queue[0][1]) if self._queue else now_ns)

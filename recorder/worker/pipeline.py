@@ -10,15 +10,16 @@ clock gives the same bytes. All times are nanoseconds on the recording's timelin
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from mixer import layouts
 from mixer.canvas import colour
 from mixer.picture import Picture
 from recorder.frames import EncodedFrame, Track
-from recorder.outputs import Product, Shelf
+from recorder.outputs import Closed, Product, Shelf
 from recorder.outputs.names import Names
-from recorder.protocol import EventBody, File, FileOpened, SliceCommitted
+from recorder.protocol import EventBody, File, FileOpened, SliceCommitted, Warned
 from recorder.settings import Recording
 from recorder.spec import Layout, RecordingSpec, Subscription
 from storage.spool import RecordingSpool
@@ -72,8 +73,15 @@ class Pipeline(Protocol):
     def due_ns(self) -> int:
         """When `advance` has something to do again."""
 
+    def behind(self, late_ns: int, now_ns: int) -> None:
+        """The caller is so late with what is due: a pipeline that can do less does."""
+
     def close(self, now_ns: int) -> None:
         """Record up to `now_ns` and close every file."""
+
+
+def _at_once(job: Callable[[], object]) -> None:
+    job()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +95,26 @@ class Surroundings:
     zero_utc_ns: int  # Unix time of the timeline's zero
     report: Callable[[EventBody], object]
     request_keyframe: Callable[[Track], object]
+    defer: Callable[[Callable[[], object]], object] = _at_once  # for what may wait for the disk, in order
 
     def shelf(self) -> Shelf:
         """Where the outputs put finished files; one for each recording."""
         return Shelf(self.spool, Names(self.spec.sid, self.spec.channel), epoch=self.epoch, epoch_utc_ns=self.zero_utc_ns)
 
     def tell(self, products: Iterable[Product]) -> None:
-        """Report what the outputs have made."""
+        """Commit and report what the outputs have made."""
         for product in products:
-            self.report(FileOpened(file=product) if isinstance(product, File) else SliceCommitted(slice=product))
+            self.defer(partial(self._tell, product))
+
+    def warn(self, code: int, detail: str) -> None:
+        """Report that quality is lost."""
+        self.defer(lambda: self.report(Warned(module=0, code=code, detail=detail)))
+
+    def _tell(self, product: Product) -> None:
+        if isinstance(product, File):
+            self.report(FileOpened(file=product))
+        else:
+            self.report(SliceCommitted(slice=product.commit() if isinstance(product, Closed) else product))
 
 
 def check_layout(layout: Layout) -> None:

@@ -19,8 +19,8 @@ class Recorded:
         self.reports: list[EventBody] = []
         self.keyframes: list[Track] = []
 
-    def pipeline(self, spec: RecordingSpec, slice_seconds: float = 4) -> Pipeline:
-        settings = Recording(latency_ms=LATENCY_NS // 1_000_000, slice_seconds=slice_seconds)
+    def pipeline(self, spec: RecordingSpec, slice_seconds: float = 4, **others: object) -> Pipeline:
+        settings = Recording.model_validate({"latency_ms": LATENCY_NS // 1_000_000, "slice_seconds": slice_seconds, **others})
         around = Surroundings(spec, settings, self.spool, 0, 1_700_000_000 * SECOND, self.reports.append, self.keyframes.append)
         return create(around)
 

@@ -18,7 +18,7 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=clean | environment, timeout=50, check=False)
 
 
-@pytest.mark.parametrize("module", ["api.app", "cli.api", "cli.serve"])
+@pytest.mark.parametrize("module", ["api.app", "cli.api", "cli.serve", "cli.agent"])
 def test_the_control_plane_loads_no_media_library(module: str) -> None:
     script = f"import importlib, json, sys; importlib.import_module({module!r}); print(json.dumps(sorted(sys.modules)))"
     result = run("-c", script)
@@ -61,6 +61,15 @@ def test_media_addresses_of_other_machines_are_refused(part: str, tmp_path: Path
     result = run("-m", "cli.main", part, CLOUD_RECORDER_HUB__PORT="0", CLOUD_RECORDER_DATA_DIR=str(tmp_path), **setting)
     assert result.returncode == 2
     assert result.stderr.startswith(f"cloud-recorder: {part}.addresses: 192.0.2.123 is no address of this machine")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "why"), [("libx265", "there are libx264, h264_nvenc, "), ("h264_v4l2m2m", "")])
+def test_a_video_encoder_that_does_not_work_is_refused(name: str, why: str, tmp_path: Path) -> None:
+    result = run("-m", "cli.main", "agent", CLOUD_RECORDER_RECORDING__VIDEO_ENCODER=name, CLOUD_RECORDER_DATA_DIR=str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"cloud-recorder: recording.video_encoder: {name}: ")
+    assert why in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

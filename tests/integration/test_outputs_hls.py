@@ -184,7 +184,7 @@ def test_a_killed_writer_leaves_all_but_the_last_second(tmp_path: Path) -> None:
         assert process.stdout
         assert process.stdout.readline() == b"written\n"
         process.kill()
-    (path,) = (tmp_path / "spool" / "partial").iterdir()
+    (path,) = (tmp_path / "spool" / "partial").glob("*.ts")
     assert decode_errors(path) == ""
     for kind in "va":
         assert float(packets(path, kind)[-1]["pts_time"]) - 10 > 7 - 1

@@ -164,5 +164,5 @@ def test_a_killed_writer_leaves_all_but_the_last_second_of_webm(tmp_path: Path) 
         assert process.stdout
         assert process.stdout.readline() == b"written\n"
         process.kill()
-    (path,) = (tmp_path / "spool" / "partial").iterdir()
+    (path,) = (tmp_path / "spool" / "partial").glob("*.webm")
     assert float(packets(path, "v")[-1]["pts_time"]) > 7 - 1.2

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,26 +14,37 @@ from recorder.settings import Recording
 from recorder.spec import RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
-from recorder.worker.media_thread import MediaThread
+from recorder.worker.media_thread import VIDEO_LIMIT, MediaThread
 from recorder.worker.pipeline import Joined, Surroundings
+from storage.journal import Record
 from storage.spool import RecordingSpool
 from tests.integration.media import SECOND, Person
 
 
 class Fixture:
-    def __init__(self, folder: Path, mode: str) -> None:
+    def __init__(self, folder: Path, mode: str, *, video: bool = False, slice_seconds: float = 15) -> None:
         self.now_ns = 0
         self.reports: list[EventBody] = []
         self.failures: list[Exception] = []
         self.spool = RecordingSpool(folder)
-        spec = RecordingSpec.model_validate({"sid": "a" * 32, "app_id": "app", "channel": "room", "uid": 1, "mode": mode, "video": False})
-        around = Surroundings(spec, Recording(), self.spool, 0, 1_700_000_000 * SECOND, self.reports.append, lambda track: None)
-        self.thread = MediaThread(around, clock=lambda: self.now_ns, failed=self.failures.append)
+        self.keyframes: list[Track] = []
+        spec = RecordingSpec.model_validate({"sid": "a" * 32, "app_id": "app", "channel": "room", "uid": 1, "mode": mode, "video": video})
+        settings = Recording(slice_seconds=slice_seconds)
+        zero_ns = 1_700_000_000 * SECOND
+        around = Surroundings(spec, settings, self.spool, 0, zero_ns, self.reports.append, self.keyframes.append)
+        self.thread = MediaThread(around, clock=self._clock, failed=self.failures.append)
+        self.stall: Callable[[], None] | None = None  # called once, when the thread is at work
 
-    def put_sound(self, seconds: float) -> None:
+    def _clock(self) -> int:
+        if self.stall and threading.current_thread().name == "media":
+            stall, self.stall = self.stall, None
+            stall()
+        return self.now_ns
+
+    def put_sound(self, seconds: float, *, start: float = 0) -> None:
         """As it arrives, each packet 20 ms after its capture."""
         self.thread.put(Joined(101))
-        for frame in Person(101, None, end=seconds).frames():
+        for frame in Person(101, None, start=start, end=seconds).frames():
             self.now_ns = frame.time_ns + 20_000_000
             self.thread.put(frame)
 
@@ -51,6 +64,63 @@ async def test_a_stall_of_ten_seconds_loses_no_sound(tmp_path: Path) -> None:
     assert abs(measure.probe(whole).duration - 10) < 0.1
     assert len(measure.beep_onsets(whole, tone_hz(101))) == 10
     assert recorded.failures == []
+
+
+async def test_what_arrives_while_a_step_takes_seconds_is_not_overtaken(tmp_path: Path) -> None:
+    recorded = Fixture(tmp_path / "spool", "mix")
+    recorded.put_sound(2)
+    recorded.stall = lambda: recorded.put_sound(10, start=2)
+    recorded.thread.start()
+    await asyncio.to_thread(recorded.thread.close)
+    assert len(measure.beep_onsets(recorded.whole(tmp_path), tone_hz(101))) == 10
+
+
+async def test_a_slow_disk_does_not_hold_the_media_up(tmp_path: Path) -> None:
+    recorded, disk = Fixture(tmp_path / "spool", "mix", slice_seconds=2), threading.Event()
+    commit = recorded.spool.commit
+
+    def slow(name: str, record: Mapping[str, object]) -> Record:
+        disk.wait()
+        return commit(name, record)
+
+    recorded.spool.commit = slow  # type: ignore[method-assign]  # the disk's fsync
+    recorded.put_sound(10)
+    recorded.thread.start()
+    partial = tmp_path / "spool" / "partial"
+    async with asyncio.timeout(10):
+        while len(list(partial.glob("*.ts"))) < 5:
+            await asyncio.sleep(0.02)
+    assert list((tmp_path / "spool" / "files").iterdir()) == []
+    disk.set()
+    await asyncio.to_thread(recorded.thread.close)
+    await asyncio.sleep(0)
+    slices = [report.slice for report in recorded.reports if isinstance(report, SliceCommitted)]
+    assert [item.sequence for item in slices] == [0, 1, 2, 3, 4]
+    assert len(measure.beep_onsets(recorded.whole(tmp_path), tone_hz(101))) == 10
+
+
+async def test_too_many_frames_cost_pictures_and_no_sound(tmp_path: Path) -> None:
+    recorded = Fixture(tmp_path / "spool", "mix", video=True)
+    asked: list[Track] = recorded.keyframes
+    pictures = EncodedFrame(Track(102, "video"), "vp8", b"\0", False, 0)
+    for _ in range(VIDEO_LIMIT):
+        recorded.thread.put(pictures)
+    assert recorded.thread.frames_dropped == 0
+    recorded.thread.put(pictures)
+    assert recorded.thread.frames_dropped == 1
+    recorded.put_sound(10)
+    assert recorded.thread.frames_dropped == 1
+    recorded.thread.start()
+    async with asyncio.timeout(10):
+        while recorded.thread.waiting:
+            await asyncio.sleep(0.02)
+    recorded.thread.put(pictures)  # refers to one that is missing
+    assert (recorded.thread.frames_dropped, asked[-1:]) == (2, [Track(102, "video")])
+    recorded.thread.put(replace(pictures, keyframe=True))
+    recorded.thread.put(pictures)
+    assert recorded.thread.frames_dropped == 2
+    await asyncio.to_thread(recorded.thread.close)
+    assert len(measure.beep_onsets(recorded.whole(tmp_path), tone_hz(101))) == 10
 
 
 @pytest.mark.parametrize("mode", ["mix", "individual"])

@@ -27,7 +27,7 @@ def settings(model: type[BaseModel], prefix: str = "") -> set[str]:
 def test_the_readme_lists_every_setting_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().partition("## Configuration")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
-    assert set(re.findall(r"`([a-z_.]+)`", " ".join(rows))) == settings(Settings)
+    assert set(re.findall(r"`([a-z0-9_.]+)`", " ".join(rows))) == settings(Settings)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

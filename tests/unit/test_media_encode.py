@@ -15,7 +15,16 @@ from mixer.canvas import Canvas
 from mixer.fit import Size
 from mixer.picture import Planes
 from recorder.media.decode import VideoDecoder
-from recorder.media.encode import FRAME_SAMPLES, RATE, AudioEncoder, Packet, VideoEncoder
+from recorder.media.encode import (
+    FRAME_SAMPLES,
+    RATE,
+    VIDEO_ENCODERS,
+    AudioEncoder,
+    Packet,
+    VideoEncoder,
+    open_encoder,
+    why_unusable,
+)
 from recorder.media.pictures import frame_of, picture_of
 
 CHANNELS = {0: 1, 1: 1, 2: 2}
@@ -90,6 +99,42 @@ def test_a_burst_after_a_still_picture_is_bounded() -> None:
     assert sum(noisy) >= 600_000 * 4 * 0.8
 
 
+@pytest.mark.parametrize(("width", "height", "fps", "kbps"), [(320, 180, 15, 300), (640, 360, 30, 900)])
+def test_any_ten_seconds_are_at_most_a_fifth_larger_than_asked_for(width: int, height: int, fps: int, kbps: int) -> None:
+    """Noise, then a still picture that leaves the buffer empty, then noise again; a keyframe every fifteen seconds."""
+    encoder = VideoEncoder(width=width, height=height, fps=fps, bitrate_kbps=kbps, gop=15 * fps)
+    canvas = Canvas(width, height)
+    frame = frame_of(canvas.planes)
+    rng = np.random.default_rng(3)
+    noise = [rng.integers(60, 180, canvas.planes.y.shape, np.uint8) for _ in range(5)]
+    bits = []
+    for tick in range(45 * fps):
+        if not 15 * fps <= tick < 28 * fps:
+            canvas.planes.y[:] = noise[tick % 5]
+        bits.append(8 * sum(len(packet.data) for packet in encoder.encode(frame, tick)))
+    total = np.cumsum([0, *bits])
+    assert (total[10 * fps :] - total[: -10 * fps]).max() <= 1.2 * 10_000 * kbps
+    assert total[14 * fps] >= 0.9 * 14_000 * kbps
+    assert total[27 * fps] - total[17 * fps] <= 0.5 * 10_000 * kbps
+
+
+def test_an_encoder_that_does_not_work_here_is_refused_with_a_reason() -> None:
+    assert why_unusable("libx264") is None
+    assert "there are libx264, " in (why_unusable("libx265") or "")
+    for name in VIDEO_ENCODERS:
+        reason = why_unusable(name)
+        assert reason is None or "\n" not in reason
+    # No machine has all of them: some belong to other systems.
+    assert any(why_unusable(name) for name in VIDEO_ENCODERS)
+
+
+def test_hardware_that_takes_no_more_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    missing = next(name for name in VIDEO_ENCODERS if why_unusable(name))
+    encoder = open_encoder(name=missing, width=64, height=36, fps=15, bitrate_kbps=100)
+    assert encoder.encode(frame_of(Canvas(64, 36).planes), 0)[0].keyframe
+    assert "encoding in software" in caplog.text
+
+
 def test_the_stream_says_its_colours() -> None:
     [packet] = VideoEncoder(width=64, height=36, fps=15, bitrate_kbps=100).encode(frame_of(Canvas(64, 36).planes), 0)
     [(frame, _)] = VideoDecoder("h264").decode(packet.data, 0)
@@ -127,6 +172,13 @@ def test_sound_comes_back_at_its_sample(profile: int) -> None:
             around = channel[second * RATE - 2400 : second * RATE + 2400] if second > 1 else channel[RATE : RATE + 2400]
             match = int(np.correlate(around, sound[0, :480], "valid").argmax()) - (2400 if second > 1 else 0)
             assert abs(match) <= 1
+
+
+@pytest.mark.parametrize(("profile", "kbps"), [(0, 48), (1, 128), (2, 192)])
+def test_a_profile_is_as_large_as_it_says(profile: int, kbps: int) -> None:
+    sound = np.random.default_rng(1).uniform(-0.5, 0.5, (CHANNELS[profile], 10 * RATE)).astype(np.float32)
+    packets = all_packets(AudioEncoder(profile), sound, 960)
+    assert sum(len(packet.data) - 7 for packet in packets) * 8 / 10 == pytest.approx(1000 * kbps, rel=0.05)
 
 
 @pytest.mark.parametrize("chunk", [1, 441, 1024, 5000])

@@ -1,0 +1,168 @@
+"""What a killed worker left open: which files those are, and how much of each is whole. Loads no media library.
+
+TS slices are committed as they are, up to their last whole frame. MP4 parts are rewritten from their whole fragments, by
+whoever may load the muxers (`parts`).
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recorder.outputs import DRAFT, FRAGMENTS, TS_ZERO_NS, Draft, slice_record
+from storage.errors import SpoolError
+from storage.journal import Record
+from storage.spool import RecordingSpool
+
+log = logging.getLogger(__name__)
+
+_TS_PACKET = 188
+_TS_CLOCK_HZ = 90_000
+_TS_WRAP = 1 << 33  # ticks
+
+_PART_INDEX = re.compile(r"_(\d+)\.mp4$")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file that was begun and not committed."""
+
+    draft: Draft
+    epoch: int
+    duration_ns: int | None  # None: it was still open
+
+    @property
+    def is_part(self) -> bool:
+        return self.draft.name.endswith(".mp4")
+
+
+def leftovers(spool: RecordingSpool) -> list[Leftover]:
+    """In order of time. Of files that are committed only the drafts are left; those are removed."""
+    committed = {record.get("name") for record in spool.records()}
+    found = []
+    for name in spool.left_open():
+        if not name.endswith(DRAFT):
+            continue
+        path = spool.partial(name)
+        if name.removesuffix(DRAFT) in committed:
+            _remove(spool, name.removesuffix(DRAFT))
+            continue
+        try:
+            found.append(_leftover(json.loads(path.read_bytes())))
+        except (ValueError, KeyError, TypeError):  # a power cut tore it
+            log.exception("what an open file was meant to be cannot be read")
+    return sorted(found, key=lambda item: (item.epoch, item.draft.start_ns))
+
+
+def salvage_slices(spool: RecordingSpool) -> None:
+    """Commit the TS slices of a worker that is gone, under its epoch. A file that another process still writes is left alone."""
+    if not spool.lock():
+        log.warning("the spool is still being written, nothing is salvaged")
+        return
+    try:
+        for item in leftovers(spool):
+            if item.draft.name.endswith(".ts"):
+                try:
+                    _salvage_slice(spool, item)
+                except (OSError, SpoolError):
+                    log.exception("an open slice is lost", extra={"file": item.draft.name})
+    finally:
+        spool.close()
+
+
+def next_sequence(records: Iterable[Record], epoch: int) -> int:
+    return 1 + max((record["sequence"] for record in records if record.get("type") == "slice" and record["epoch"] == epoch), default=-1)
+
+
+def next_part(spool: RecordingSpool) -> int:
+    """The first index that no MP4 part of this recording has, committed, announced or left open."""
+    records = spool.records()
+    names = [str(record.get("name", "")) for record in records]
+    names += [str(record["file"]["name"]) for record in records if record.get("type") == "file"]
+    names += [name.removesuffix(DRAFT) for name in spool.left_open()]
+    return 1 + max((int(found[1]) for found in map(_PART_INDEX.search, names) if found), default=-1)
+
+
+def parts(spool: RecordingSpool) -> list[Leftover]:
+    """The MP4 parts that were left open."""
+    return [item for item in leftovers(spool) if item.is_part]
+
+
+def whole_fragments(path: Path) -> int:
+    """How many bytes of a fragmented MP4 are whole: the header, and fragments with all of their media."""
+    whole = at = 0
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while header := file.read(16):
+            length = int.from_bytes(header[:4], "big")
+            if length == 1:  # ISO/IEC 14496-12 section 4.2: the length follows the type
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8 or at + length > size:
+                break
+            at += length
+            if header[4:8] == b"mdat":
+                whole = at
+            file.seek(at)
+    return whole
+
+
+def whole_units(data: bytes, start_ns: int) -> tuple[int, int]:
+    """How much of a TS file is whole: its bytes up to the last frame, which may be torn, and how long their media lasts after
+    `start_ns` of the recording's timeline. (0, 0): no frame is whole."""
+    start = (start_ns + TS_ZERO_NS) * _TS_CLOCK_HZ // 1_000_000_000
+    times: dict[int, list[int]] = {}  # in ticks since the start, by PID
+    last = 0
+    pending: tuple[int, int] | None = None
+    for at, pid, pts in _units(data):
+        if pending:
+            times.setdefault(pending[0], []).append(pending[1])
+        pending, last = (pid, (pts - start + _TS_WRAP // 2) % _TS_WRAP - _TS_WRAP // 2), at
+    newest = [sorted(stream)[-2:] for stream in times.values()]
+    end = max((two[-1] + two[-1] - two[0] for two in newest), default=0)
+    return (last, max(0, end) * 1_000_000_000 // _TS_CLOCK_HZ) if times else (0, 0)
+
+
+def _leftover(fields: dict[str, object]) -> Leftover:
+    epoch, duration_ns = fields.pop("epoch"), fields.pop("duration_ns", None)
+    assert isinstance(epoch, int)
+    assert duration_ns is None or isinstance(duration_ns, int)
+    tags = fields.pop("tags")
+    assert isinstance(tags, Sequence)
+    return Leftover(Draft(**fields, tags=tuple(tags)), epoch, duration_ns)  # type: ignore[arg-type]  # as `Shelf` wrote them
+
+
+def _salvage_slice(spool: RecordingSpool, item: Leftover) -> None:
+    draft, path = item.draft, spool.partial(item.draft.name)
+    if not path.exists():
+        spool.reopen(draft.name)  # the crash came after the rename
+    duration_ns = item.duration_ns
+    if duration_ns is None and path.exists():
+        length, duration_ns = whole_units(path.read_bytes(), draft.start_ns)
+        with path.open("rb+") as file:
+            file.truncate(length)
+    if duration_ns:
+        sequence = next_sequence(spool.records(), item.epoch)
+        spool.commit(draft.name, slice_record(draft, epoch=item.epoch, sequence=sequence, duration_ns=duration_ns))
+        log.info("open slice salvaged", extra={"file": draft.name, "seconds": round(duration_ns / 1e9, 3)})
+    _remove(spool, draft.name)
+
+
+def _remove(spool: RecordingSpool, name: str) -> None:
+    for leftover in (name, f"{name}{FRAGMENTS}", f"{name}{DRAFT}"):
+        spool.partial(leftover).unlink(missing_ok=True)
+
+
+def _units(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (offset, PID, PTS) of each start of a frame, in whole packets (ISO/IEC 13818-1 sections 2.4.3.2 and 2.4.3.6)."""
+    for at in range(0, len(data) - _TS_PACKET + 1, _TS_PACKET):
+        if data[at] != 0x47:
+            return
+        if not data[at + 1] & 0x40:
+            continue
+        payload = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+        head = data[payload : payload + 14]
+        if head.startswith(b"\0\0\1") and len(head) == 14 and head[7] & 0x80:
+            pts = (head[9] >> 1 & 7) << 30 | head[10] << 22 | head[11] >> 1 << 15 | head[12] << 7 | head[13] >> 1
+            yield at, (data[at + 1] & 0x1F) << 8 | data[at + 2], pts

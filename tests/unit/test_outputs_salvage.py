@@ -1,0 +1,154 @@
+"""How much of a torn file is whole, and what a killed worker's folder tells."""
+
+import json
+from pathlib import Path
+
+from recorder.outputs import DRAFT, FRAGMENTS, TS_ZERO_NS, Closed, Draft, Shelf
+from recorder.outputs.names import Names
+from recorder.outputs.salvage import leftovers, next_part, next_sequence, parts, salvage_slices, whole_fragments, whole_units
+from storage.spool import RecordingSpool
+
+SECOND = 1_000_000_000
+VIDEO, AUDIO = 256, 257
+
+
+def ts_packet(pid: int, pts: int | None = None) -> bytes:
+    """A packet with the start of a frame, or one that continues it."""
+    head = bytes((0x47, (0x40 if pts is not None else 0) | pid >> 8, pid & 255, 0x10))
+    if pts is None:
+        return head + bytes(184)
+    time = bytes((0x21 | pts >> 29 & 0xE, pts >> 22 & 255, 1 | pts >> 14 & 0xFE, pts >> 7 & 255, 1 | pts << 1 & 0xFE))
+    return (head + b"\0\0\1\xe0\0\0\x80\x80\5" + time).ljust(188, b"\xff")
+
+
+def ticks(seconds: float) -> int:
+    return round((seconds + TS_ZERO_NS / SECOND) * 90_000) % (1 << 33)
+
+
+def stream(start: float = 0.0) -> bytes:
+    """Ten pictures of three packets at ten a second, sound every 0.2 s."""
+    packets = [ts_packet(0)]
+    for number in range(10):
+        packets += [ts_packet(VIDEO, ticks(start + number / 10)), ts_packet(VIDEO), ts_packet(VIDEO)]
+        if number % 2:
+            packets.append(ts_packet(AUDIO, ticks(start + number / 10 - 0.1)))
+    return b"".join(packets)
+
+
+def test_a_slice_is_whole_up_to_its_last_frame_wherever_it_is_torn() -> None:
+    data = stream()
+    starts = [at for at in range(0, len(data), 188) if data[at + 1] & 0x40]
+    for length in range(len(data) + 1):
+        known = [at for at in starts if at + 188 <= length]
+        whole, end_ns = whole_units(data[:length], 0)
+        assert whole == (known[-1] if len(known) > 1 else 0)
+        assert end_ns <= SECOND
+    assert whole_units(data, 0)[1] == SECOND
+    assert whole_units(data[:-188], 0)[0] == starts[-2]
+    assert whole_units(data[: 188 * 8] + bytes(188) + data[188 * 9 :], 0)[0] == starts[2]  # nothing after a hole is looked at
+
+
+def box(kind: bytes, size: int) -> bytes:
+    return size.to_bytes(4, "big") + kind + bytes(size - 8)
+
+
+def test_an_mp4_is_whole_up_to_its_last_fragment_wherever_it_is_torn(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    header, fragment = box(b"ftyp", 24) + box(b"moov", 100), box(b"moof", 60) + box(b"mdat", 200)
+    data = header + fragment * 3
+    for length in range(len(data) + 1):
+        path.write_bytes(data[:length])
+        fragments = max(0, length - len(header)) // len(fragment)
+        assert whole_fragments(path) == (len(header) + fragments * len(fragment) if fragments else 0)
+    path.write_bytes(header + fragment + bytes(300))
+    assert whole_fragments(path) == len(header + fragment)
+
+
+def shelf(spool: RecordingSpool, epoch: int) -> Shelf:
+    return Shelf(spool, Names("s", "room"), epoch=epoch, epoch_utc_ns=1_700_000_000 * SECOND)
+
+
+def draft(name: str, start: float) -> Draft:
+    return Draft(name, "s_room.m3u8", round(start * SECOND), round(1_700_000_000_000 + start * 1000), False, ("#TAG",))
+
+
+def test_open_and_closed_slices_are_committed_in_order_under_the_epoch_of_their_worker(tmp_path: Path) -> None:
+    spool = RecordingSpool(tmp_path / "s")
+    shelved = shelf(spool, epoch=3)
+    for name, start in (("a.ts", 0.0), ("b.ts", 1.0), ("c.ts", 2.0)):
+        shelved.open(draft(name, start)).write_bytes(stream(start))
+    closed: list[Closed] = [shelved.close(draft("a.ts", 0), SECOND), shelved.close(draft("b.ts", 1), SECOND)]
+    first = closed[0].commit()
+    spool.close()
+    salvage_slices(RecordingSpool(spool.folder))
+    made = [record for record in spool.records() if record["type"] == "slice"]
+    assert [(record["name"], record["epoch"], record["sequence"]) for record in made] == [("a.ts", 3, 0), ("b.ts", 3, 1), ("c.ts", 3, 2)]
+    assert made[0]["sha256"] == first.sha256
+    assert made[1]["size"] == len(stream())  # it was closed: nothing is torn
+    assert (made[2]["duration_ns"], made[2]["start_ns"], made[2]["tags"]) == (SECOND, 2 * SECOND, ["#TAG"])
+    assert made[2]["size"] == len(stream()) - 188
+    assert spool.left_open() == []
+    salvage_slices(RecordingSpool(spool.folder))  # again: nothing changes
+    assert spool.records() == made
+
+
+def test_times_that_wrap_are_understood(tmp_path: Path) -> None:
+    spool = RecordingSpool(tmp_path / "s")
+    start = (1 << 33) / 90_000 - 10 - 0.45  # within the slice
+    shelf(spool, 1).open(draft("a.ts", start)).write_bytes(stream(start))
+    salvage_slices(RecordingSpool(spool.folder))
+    assert abs(spool.records()[0]["duration_ns"] - SECOND) < SECOND // 1000
+
+
+def test_a_crash_between_the_rename_and_the_record_is_made_good(tmp_path: Path) -> None:
+    spool = RecordingSpool(tmp_path / "s")
+    shelved = shelf(spool, 1)
+    shelved.open(draft("a.ts", 0)).write_bytes(stream())
+    shelved.close(draft("a.ts", 0), SECOND)
+    spool.partial("a.ts").rename(spool.file("a.ts"))
+    salvage_slices(RecordingSpool(spool.folder))
+    assert [record["name"] for record in spool.records()] == ["a.ts"]
+    assert spool.file("a.ts").read_bytes() == stream()
+
+
+def test_nothing_whole_gives_no_slice_and_a_committed_one_only_loses_its_draft(tmp_path: Path) -> None:
+    spool = RecordingSpool(tmp_path / "s")
+    shelved = shelf(spool, 1)
+    shelved.open(draft("empty.ts", 0)).write_bytes(stream()[:400])
+    shelved.open(draft("never.ts", 1))
+    shelved.open(draft("done.ts", 2)).write_bytes(stream(2))
+    note = spool.partial(f"done.ts{DRAFT}").read_bytes()
+    shelved.close(draft("done.ts", 2), SECOND).commit()
+    spool.partial(f"done.ts{DRAFT}").write_bytes(note)  # killed before it was removed
+    spool.partial(f"torn.ts{DRAFT}").write_bytes(b'{"name": "to')
+    salvage_slices(RecordingSpool(spool.folder))
+    assert [record["name"] for record in spool.records()] == ["done.ts"]
+    assert spool.left_open() == [f"torn.ts{DRAFT}"]
+
+
+def test_a_folder_that_is_still_written_is_left_alone(tmp_path: Path) -> None:
+    writing = RecordingSpool(tmp_path / "s")
+    assert writing.lock()
+    shelf(writing, 1).open(draft("a.ts", 0)).write_bytes(stream())
+    salvage_slices(RecordingSpool(writing.folder))
+    assert writing.records() == []
+    writing.close()
+    salvage_slices(RecordingSpool(writing.folder))
+    assert len(writing.records()) == 1
+
+
+def test_indices_and_numbers_go_on_behind_all_that_was_ever_given_out(tmp_path: Path) -> None:
+    spool = RecordingSpool(tmp_path / "s")
+    assert (next_part(spool), next_sequence(spool.records(), 1)) == (0, 0)
+    spool.append({"type": "file", "file": {"name": "s_room_7_4.mp4"}})  # announced, and the crash came at once
+    shelved = shelf(spool, 1)
+    shelved.open(draft("s_room_7_2.mp4", 0)).write_bytes(b"whole")
+    shelved.close(draft("s_room_7_2.mp4", 0), SECOND).commit()
+    assert (next_part(spool), next_sequence(spool.records(), 1), next_sequence(spool.records(), 2)) == (5, 1, 0)
+    shelved.open(draft("s_room_7_5.mp4", 0))
+    spool.partial(f"s_room_7_5.mp4{FRAGMENTS}").touch()
+    assert next_part(spool) == 6
+    (part,) = parts(spool)
+    assert (part.draft, part.epoch, part.duration_ns) == (draft("s_room_7_5.mp4", 0), 1, None)
+    assert leftovers(spool) == [part]
+    assert json.loads(spool.partial(f"s_room_7_5.mp4{DRAFT}").read_bytes())["epoch"] == 1
