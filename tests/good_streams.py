@@ -13,7 +13,7 @@ from recorder.tools.packetise import Av1Packetiser, Vp9Packetiser
 from tests.coded import video_payloads
 from tests.hostile import Payload, in_order
 
-_PACKETISERS: dict[Codec, type[Encoder]] = {"h264": H264Encoder, "vp8": Vp8Encoder, "vp9": Vp9Packetiser, "av1": Av1Packetiser}
+PACKETISERS: dict[Codec, type[Encoder]] = {"h264": H264Encoder, "vp8": Vp8Encoder, "vp9": Vp9Packetiser, "av1": Av1Packetiser}
 _PICTURES = 6
 _TIME_BASE = Fraction(1, 30)
 _VIDEO_TICKS, _OPUS_TICKS, _TELEPHONE_TICKS = 3000, 960, 160
@@ -23,7 +23,7 @@ _OPUS = [bytes.fromhex(text) for text in ("08af1b0cc5", "7803c1d2e4a6b9", "fc7f3
 
 @cache
 def good_streams() -> dict[Codec, list[Payload]]:
-    streams: dict[Codec, list[Payload]] = {codec: _video(codec) for codec in _PACKETISERS}
+    streams: dict[Codec, list[Payload]] = {codec: _video(codec) for codec in PACKETISERS}
     streams["opus"] = in_order([[data] for data in _OPUS], _OPUS_TICKS)
     telephone: tuple[Codec, ...] = ("pcmu", "pcma", "g722")
     for codec in telephone:
@@ -32,7 +32,7 @@ def good_streams() -> dict[Codec, list[Payload]]:
 
 
 def _video(codec: Codec) -> list[Payload]:
-    packetiser = _PACKETISERS[codec]()
+    packetiser = PACKETISERS[codec]()
     pictures = []
     for number, data in enumerate(video_payloads(codec, 160, 90, _PICTURES, noise=24)):
         packet = Packet(data)

@@ -150,3 +150,9 @@ def in_order(pictures: Iterable[list[bytes]], ticks: int) -> list[Payload]:
                 yield Payload(part, number * ticks, part is parts[-1])
 
     return list(payloads())
+
+
+def as_packets(payloads: Iterable[Payload], *, payload_type: int, ssrc: int = 1) -> Iterator[bytes]:
+    """RTP packets with plain headers."""
+    for number, payload in enumerate(payloads):
+        yield struct.pack("!BBHII", 0x80, payload.marker << 7 | payload_type, number & 0xFFFF, payload.timestamp, ssrc) + payload.data

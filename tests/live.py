@@ -126,6 +126,11 @@ class TestedWorker:
         await self.tell(Stop(sid=self._spec.sid))
         await self.until(lambda: self.ended is not None)
 
+    def resident_bytes(self) -> int:
+        """Memory of the worker now."""
+        assert self.process
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def cpu_seconds(self) -> float:
         """User and system time of the worker so far."""
         assert self.process

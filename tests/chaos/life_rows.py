@@ -1,4 +1,4 @@
-"""Rows N24-N26, N29 and N32: what people may do in a channel, and what their devices may fail to do."""
+"""Rows N24-N26, N29, N30 and N32: what people may do in a channel, and what their devices may fail to do."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,8 @@ from recorder.tools import measure
 from recorder.tools.publish import Publication, Publisher
 from recorder.tools.publish_media import Library, VideoCodec
 from recorder.tools.publish_tracks import LoopedVideo, VideoSource
+from tests.impair.impairment import Conditions
+from tests.impair.proxy import ImpairedHub
 from tests.live import ROOT, TestedWorker, hub, publisher, settings
 from tests.viewer import Seen, watch
 
@@ -198,3 +200,23 @@ async def crowd(folder: Path, measured: Measured, *, people: int) -> None:
     assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
     assert seen[_STEADY].frozen_seconds <= 2.0
     assert seen[_STEADY].offset_p95() <= _SYNC_SECONDS
+
+
+async def narrow_path(folder: Path, measured: Measured, *, seconds: float) -> None:
+    """N30: 200 kbit/s and 800 ms there and back, less than what is sent: most of the sound is recorded, nothing piles up, length exact."""
+    narrow, back = Conditions(delay_ms=400, rate_kbps=200), Conditions(delay_ms=400)
+    async with room(folder) as at, ImpairedHub(at.url, seed=1, media=narrow, feedback=back).running() as network:
+        async with publisher(network.url, _STEADY, "--size", "320x180", "--fps", "15", "--bitrate", "120"):
+            await at.recording()
+            await asyncio.sleep(seconds / 2)
+            memory = at.worker.resident_bytes()
+            await asyncio.sleep(seconds / 2)
+            measured["grown_megabytes"] = round((at.worker.resident_bytes() - memory) / 1e6, 1)
+            seen, expected = await at.watched((_STEADY, _LEFT))
+        counters = network.counters()
+    measured |= {"overflowed": counters.overflowed, "packets": counters.taken, "beeps": len(seen[_STEADY].beeps)}
+    measured |= {"expected_seconds": round(expected, 3), "seconds": round(seen[_STEADY].length, 3)}
+    assert counters.overflowed > 0
+    assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
+    assert len(seen[_STEADY].beeps) >= seconds / 2
+    assert measured["grown_megabytes"] < 10

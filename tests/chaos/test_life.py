@@ -29,6 +29,11 @@ async def test_no_keyframe(tmp_path: Path, measured: Measured) -> None:
     await rows.no_keyframe(tmp_path, measured, seconds=30)
 
 
+@pytest.mark.row("N30")
+async def test_narrow_path(tmp_path: Path, measured: Measured) -> None:
+    await rows.narrow_path(tmp_path, measured, seconds=30)
+
+
 @pytest.mark.row("N32")
 async def test_crowd(tmp_path: Path, measured: Measured) -> None:
     await rows.crowd(tmp_path, measured, people=50)

@@ -1,6 +1,6 @@
 """Captures with known faults, replayed: what the rows of the fault table allow, seen in frames and in the recording."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,57 +10,16 @@ from recorder.tools import measure
 from recorder.tools.replay import replay
 from tests.corpus import SCENARIOS, Scenario, write
 from tests.corpus_senders import DELAY_NS, Network, Picture, Sender
-from tests.watching import SECOND, play, watch
+from tests.fault_bounds import check
+from tests.watching import SECOND, play
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
-ALL_BEEPS = frozenset(range(1, 8))
-GOP_SECONDS = 2.0
-JITTER_SECONDS = 0.5
 WITHOUT_LOSS = [name for name in BY_NAME if name != "video_late" and (not name.startswith("loss") or name.endswith("repaired"))]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a viewer may miss."""
-
-    missing: int = 1  # pictures
-    still: float = 0.08  # seconds: two pictures of a 30 fps canvas, and the rounding of its times
-    offset: float = 0.045  # p95 of flash against beep
-    beeps: frozenset[int] = ALL_BEEPS
-
-
-# The replay answers no keyframe request: after a loss that nothing repairs, the picture waits for the next regular keyframe.
-_KEYFRAME = Bounds(missing=62, still=GOP_SECONDS + 0.1)
-# A beep whose beginning is lost begins late.
-_LOSS = Bounds(missing=80, still=GOP_SECONDS + JITTER_SECONDS + 0.1, offset=0.1, beeps=frozenset())
-BOUNDS = {
-    "loss": _LOSS,  # N3
-    "loss_burst": _LOSS,
-    "jump_5_hours": Bounds(missing=30, still=1.0),  # N14: 1 s
-    "jump_1_tick_back": Bounds(missing=30, still=1.0, offset=0.08),
-    "ssrc_change": _KEYFRAME,  # N15: 1 GOP
-    "ssrc_changes_often": Bounds(missing=240, still=GOP_SECONDS + 0.1),  # N16
-    "rotation": Bounds(missing=240, still=8, offset=9),  # marks of a turned picture cannot be read; its rotation is looked at below
-    "video_late": Bounds(missing=6, still=0.12, offset=0.085),  # until the reports have told; the rest is looked at below
-    "dtx": Bounds(beeps=frozenset({1, 2, 6, 7})),  # N19
-    "mute": Bounds(missing=76, still=2.7, beeps=frozenset({1, 2, 6, 7})),  # N24
-    "join_leave": Bounds(missing=240, still=8, offset=9),  # the picture of two is looked at below
-}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: f"{s.name}-{s.rows}")
 def test_replay_of_a_fault_shows_no_more_than_its_row_allows(scenario: Scenario, tmp_path: Path) -> None:
-    bounds = BOUNDS.get(scenario.name, Bounds())
-    replayed = replay(write(scenario, tmp_path / "capture"), tmp_path / "out")
-    watched = watch(replayed.paths("capture_replay.m3u8"), tmp_path / "whole.ts")
-    assert abs(watched.duration - scenario.seconds) < 0.1
-    assert watched.sizes == {(scenario.canvas.width, scenario.canvas.height)}
-    assert watched.missing <= bounds.missing
-    assert watched.longest_still <= bounds.still
-    heard = {round(beep) for beep in watched.beeps if abs(beep - round(beep)) <= bounds.offset}
-    assert bounds.beeps <= heard
-    offsets = sorted(map(abs, watched.offsets))
-    assert not offsets or offsets[int(len(offsets) * 0.95)] <= bounds.offset
+    check(scenario, tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name in WITHOUT_LOSS if not name.startswith("ssrc")])

@@ -97,6 +97,18 @@ def test_h264_parameter_sets_without_a_marker_are_kept() -> None:
     assert unit.width == 1280
 
 
+def test_h264_picture_whose_parameter_sets_were_lost_is_no_keyframe() -> None:
+    """A decoder cannot begin with it: another one is asked for."""
+    depacketiser = create("h264")
+    (unit,) = _feed(depacketiser, [IDR], 1)
+    assert not unit.keyframe
+    assert _feed(depacketiser, [SPS], 2) == []
+    (unit,) = _feed(depacketiser, [IDR], 3)
+    assert not unit.keyframe
+    (unit,) = _feed(depacketiser, [PPS, IDR], 4)
+    assert unit.keyframe
+
+
 def test_h264_stap_a_and_fragments() -> None:
     depacketiser = create("h264")
     stap = b"\x78" + b"\x00\x02\x09\xf0" + b"\x00\x03\x41\x9ab"

@@ -162,6 +162,8 @@ class _H264:
         if not kinds & 1 << _IDR:
             return AccessUnit(timestamp, bytes(unit), keyframe=False)
         width, height = self._sets.size(first)
+        if not width:  # its parameter sets were lost: nothing can be decoded from here on
+            return AccessUnit(timestamp, bytes(unit), keyframe=False)
         if kinds & _SETS != _SETS:
             unit[after_delimiter:after_delimiter] = self._sets.in_front()
         return AccessUnit(timestamp, bytes(unit), keyframe=True, width=width, height=height)

@@ -1,0 +1,56 @@
+"""What the fault table allows a viewer to miss of the corpus's scenarios."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recorder.tools.replay import replay
+from tests.corpus import Scenario, write
+from tests.watching import watch
+
+ALL_BEEPS = frozenset(range(1, 8))
+GOP_SECONDS = 2.0
+JITTER_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a viewer may miss."""
+
+    missing: int = 1  # pictures
+    still: float = 0.08  # seconds: two pictures of a 30 fps canvas, and the rounding of its times
+    offset: float = 0.045  # p95 of flash against beep
+    beeps: frozenset[int] = ALL_BEEPS
+
+
+# The replay answers no keyframe request: after a loss that nothing repairs, the picture waits for the next regular keyframe.
+_KEYFRAME = Bounds(missing=62, still=GOP_SECONDS + 0.1)
+# A beep whose beginning is lost begins late.
+_LOSS = Bounds(missing=80, still=GOP_SECONDS + JITTER_SECONDS + 0.1, offset=0.1, beeps=frozenset())
+BOUNDS = {
+    "loss": _LOSS,  # N3
+    "loss_burst": _LOSS,
+    "jump_5_hours": Bounds(missing=30, still=1.0),  # N14: 1 s
+    "jump_1_tick_back": Bounds(missing=30, still=1.0, offset=0.08),
+    "ssrc_change": _KEYFRAME,  # N15: 1 GOP
+    "ssrc_changes_often": Bounds(missing=240, still=GOP_SECONDS + 0.1),  # N16
+    "rotation": Bounds(missing=240, still=8, offset=9),  # marks of a turned picture cannot be read; its rotation is looked at below
+    "video_late": Bounds(missing=6, still=0.12, offset=0.085),  # until the reports have told; the rest is looked at below
+    "dtx": Bounds(beeps=frozenset({1, 2, 6, 7})),  # N19
+    "mute": Bounds(missing=76, still=2.7, beeps=frozenset({1, 2, 6, 7})),  # N24
+    "join_leave": Bounds(missing=240, still=8, offset=9),  # the picture of two is looked at below
+}
+
+
+def check(scenario: Scenario, folder: Path) -> None:
+    """Replay a scenario as a composite; see that no more is missing than its row allows."""
+    bounds = BOUNDS.get(scenario.name, Bounds())
+    replayed = replay(write(scenario, folder / "capture"), folder / "out")
+    watched = watch(replayed.paths("capture_replay.m3u8"), folder / "whole.ts")
+    assert abs(watched.duration - scenario.seconds) < 0.1
+    assert watched.sizes == {(scenario.canvas.width, scenario.canvas.height)}
+    assert watched.missing <= bounds.missing
+    assert watched.longest_still <= bounds.still
+    heard = {round(beep) for beep in watched.beeps if abs(beep - round(beep)) <= bounds.offset}
+    assert bounds.beeps <= heard
+    offsets = sorted(map(abs, watched.offsets))
+    assert not offsets or offsets[int(len(offsets) * 0.95)] <= bounds.offset
