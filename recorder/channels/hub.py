@@ -7,33 +7,27 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import httpx
-from aiortc import InvalidAccessError, InvalidStateError, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
-from recorder.frames import Kind, Track
+from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
-from recorder.media.timeline import SenderClock
 from recorder.rtp import depacketisers
+from recorder.rtp.following import CONNECT_SECONDS, Follower, Signalling
 from recorder.rtp.negotiation import VIDEO_ORIENTATION, Media, offer_codecs, offer_extension, use_addresses
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, MediaTap
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.25
-CONNECT_SECONDS = 10.0
 REJOIN_SECONDS = 30.0  # how long the roster may be away before the channel counts as lost
-RETRY_SECONDS = 0.2  # after a session that failed, doubled up to five seconds
-SILENT_SECONDS = 5.0  # no packet for so long although the participant sends: a new session beside the old one
-# What aiortc raises for descriptions it can't use: it costs one participant, not the recording.
-_BROKEN_ANSWER = (ValueError, LookupError, InvalidAccessError, InvalidStateError)
 LEAVE_SECONDS = 2.0  # for good manners at the end of a session: the recording's last slice waits for it
 
 
@@ -44,7 +38,7 @@ class HubConnector:
         self._listener = listener
         self._wanted = Subscription()
         self._people: dict[int, messages.Participant] = {}
-        self._followers: dict[int, _Follower] = {}
+        self._followers: dict[int, Follower] = {}
         self._leaving = False
         self._roster: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -231,10 +225,14 @@ class HubConnector:
                 kinds.add("video")
             follower = self._followers.get(uid)
             if follower is None and kinds:
-                follower = self._followers[uid] = _Follower(self, uid)
+                follower = self._followers[uid] = Follower(uid, self.whep(uid))
                 follower.task = self._group.create_task(follower.run())
             if follower:
                 follower.want(frozenset(kinds), sends=bool(_sent(participant) & kinds))
+
+    def whep(self, uid: int) -> Signalling:
+        path = f"/whep/{self._path}/{uid}?uid={self._spec.uid}"
+        return _Whep(self.http, path, uid, self._place, self._listener.frame)
 
     async def _watch_sessions(self) -> None:
         while True:
@@ -242,22 +240,28 @@ class HubConnector:
             for follower in self._followers.values():
                 follower.check()
 
-    # ---- for the followers ----
 
-    async def offer(self, uid: int, sdp: str) -> tuple[str, str]:
-        """Send the offer for a session with this participant; returns the answer and the URL that ends the session.
+class _Whep:
+    """Sessions with one participant by WHEP."""
 
-        Raises:
-            ConnectionError: the hub refuses.
-        """
-        response = await self.http.post(
-            f"/whep/{self._path}/{uid}?uid={self._spec.uid}", content=sdp, headers={"Content-Type": "application/sdp"}
-        )
-        if response.status_code != 201:
+    def __init__(self, http: httpx.AsyncClient, path: str, uid: int, place: Place, on_frame: Callable[[EncodedFrame], None]) -> None:
+        """`path` is where to ask for sessions; `uid` is the participant's."""
+        self._http = http
+        self._path = path
+        self._uid = uid
+        self._place = place
+        self._on_frame = on_frame
+
+    async def offer(self, sdp: str) -> tuple[str, str]:
+        try:
+            response = await self._http.post(self._path, content=sdp, headers={"Content-Type": "application/sdp"})
+        except httpx.HTTPError as error:
+            raise ConnectionError(f"WHEP: {type(error).__name__}") from error
+        if response.status_code != httpx.codes.CREATED:
             raise ConnectionError(f"WHEP answers {response.status_code}")
         return response.text, response.headers.get("Location", "")
 
-    def receiver(self, uid: int, media: list[Media]) -> SessionReceiver:
+    def receiver(self, media: list[Media]) -> SessionReceiver:
         routes = {
             codec.payload_type: Route(m.kind, codec.name, codec.clock_rate)  # type: ignore[arg-type]  # checked by the condition
             for m in media
@@ -267,163 +271,19 @@ class HubConnector:
         repeats = {c.payload_type: int(c.fmtp["apt"]) for m in media for c in m.codecs if c.name == "rtx" and "apt" in c.fmtp}
         create = self._place.capture.receiver if self._place.capture else SessionReceiver
         return create(
-            uid,
+            self._uid,
             routes=routes,
             retransmissions=repeats,
             orientation_id=next((m.extensions.get(VIDEO_ORIENTATION, 0) for m in media if m.kind == "video"), 0),
-            on_frame=self._listener.frame,
+            on_frame=self._on_frame,
             patience_ns=self._place.jitter_ms * 1_000_000,
             zero_ns=self._place.zero_ns,
         )
 
-
-class _Session:
-    """One WHEP session and its receiver."""
-
-    def __init__(self, tap: MediaTap, receiver: SessionReceiver, resource: str, kinds: frozenset[Kind]) -> None:
-        self.tap = tap
-        self.receiver = receiver
-        self.resource = resource
-        self.kinds = kinds
-        self.awaited_ns = time.monotonic_ns()  # since when packets should come
-
-    def silent_seconds(self) -> float:
-        return (time.monotonic_ns() - max(self.awaited_ns, self.receiver.last_packet_ns)) / 1e9
-
-
-class _Follower:
-    """Keeps one session to one participant, and replaces it when it dies, falls silent, or another set of tracks is wanted."""
-
-    def __init__(self, connector: HubConnector, uid: int) -> None:
-        self._connector = connector
-        self._uid = uid
-        self._kinds: frozenset[Kind] = frozenset()
-        self._sends = False
-        self._changed = asyncio.Event()
-        self._session: _Session | None = None
-        self._clock = SenderClock()  # of all sessions: what is known of the sender holds in the next one too
-        self.task: asyncio.Task[None] | None = None
-
-    def want(self, kinds: frozenset[Kind], *, sends: bool) -> None:
-        if sends and not self._sends and self._session:
-            self._session.awaited_ns = time.monotonic_ns()
-        self._sends = sends
-        if kinds != self._kinds:
-            self._kinds = kinds
-            self._changed.set()
-
-    def end(self) -> None:
-        if self.task:
-            self.task.cancel()
-
-    def flush(self) -> None:
-        if self._session:
-            self._session.tap.drain()
-            self._session.receiver.flush()
-
-    def check(self) -> None:
-        """Wake up when the session no longer gives what is wanted."""
-        if self._session and not self._serves(self._session):
-            self._changed.set()
-
-    def request_keyframe(self) -> None:
-        if self._session:
-            packet = self._session.receiver.request_keyframe(time.monotonic_ns())
-            if packet:
-                self._session.tap.send_rtcp(packet)
-
-    async def run(self) -> None:
-        pause = RETRY_SECONDS
-        try:
-            while True:
-                self._changed.clear()
-                if self._serves(self._session):
-                    pause = RETRY_SECONDS
-                    await self._wait(self._session)
-                    continue
-                fresh = await self._try_to_open() if self._kinds else None
-                if fresh and self._serves(self._session):  # it came back meanwhile
-                    await self._close(fresh, flush=False)
-                elif fresh or not self._may_come_back(self._session):
-                    previous, self._session = self._session, fresh
-                    if previous:
-                        await self._close(previous, flush=True)
-                if not self._kinds:
-                    await self._wait(None)
-                elif fresh is None:
-                    await asyncio.sleep(pause)
-                    pause = min(5.0, pause * 2)
-        finally:
-            if self._session:
-                session, self._session = self._session, None
-                await self._close(session, flush=False)
-
-    def _serves(self, session: _Session | None) -> bool:
-        """It gives what is wanted."""
-        if session is None or session.tap.closed.is_set() or session.kinds != self._kinds:
-            return False
-        return not self._sends or session.silent_seconds() < SILENT_SECONDS
-
-    def _may_come_back(self, session: _Session | None) -> bool:
-        """It is merely silent: its path may be open again before a new session is."""
-        return session is not None and not session.tap.closed.is_set() and session.kinds == self._kinds
-
-    async def _try_to_open(self) -> _Session | None:
-        if self._session and self._may_come_back(self._session):
-            log.warning("no media although the participant sends, opening a new session", extra={"uid": self._uid})
-        try:
-            return await self._open(self._kinds)
-        except (ConnectionError, httpx.HTTPError, TimeoutError, *_BROKEN_ANSWER) as error:
-            log.warning("session failed", extra={"uid": self._uid, "error": str(error)})
-            return None
-
-    async def _wait(self, session: _Session | None) -> None:
-        """Until other tracks are wanted, or the session is silent or dead."""
-        waits = [asyncio.ensure_future(self._changed.wait())]
-        if session:
-            waits.append(asyncio.ensure_future(session.tap.closed.wait()))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
-    async def _open(self, kinds: frozenset[Kind]) -> _Session:
-        pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        for kind in sorted(kinds, reverse=True):
-            pc.addTransceiver(kind, direction="recvonly")
-        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS)
-        try:
-            await pc.setLocalDescription(await pc.createOffer())
-            answer, resource = await self._connector.offer(self._uid, pc.localDescription.sdp)
-            await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-            receiver = self._connector.receiver(self._uid, tap.media())
-            receiver.sender = self._clock
-            tap.listen(receiver.packet, receiver.control, lambda now_ns: _give_feedback(tap, receiver, now_ns))
-            await tap.connected(CONNECT_SECONDS)
-        except BaseException:
-            await tap.close()
-            raise
-        log.info("session opened", extra={"uid": self._uid, "kinds": sorted(kinds)})
-        return _Session(tap, receiver, resource, kinds)
-
-    async def _close(self, session: _Session, *, flush: bool) -> None:
-        if flush:
-            session.tap.drain()
-            session.receiver.flush()
-        await session.tap.close()  # first: the session that replaces it gives the same frames
-        log.info("session over", extra={"uid": self._uid, "rejected": session.tap.packets_rejected, **session.receiver.figures()})
-        with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client is closed already
-            if session.resource:
-                await self._connector.http.delete(session.resource, timeout=LEAVE_SECONDS)
-
-
-def _give_feedback(tap: MediaTap, receiver: SessionReceiver, now_ns: int) -> bool:
-    """A tick of a session; returns whether a packet is missing."""
-    feedback = receiver.tick(now_ns)
-    if feedback:
-        tap.send_rtcp(b"".join(feedback))
-    return receiver.waits
+    async def hang_up(self, name: str) -> None:
+        if name:
+            with contextlib.suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: the client is closed already
+                await self._http.delete(name, timeout=LEAVE_SECONDS)
 
 
 def _lost(close_code: int | None) -> ChannelError | None:

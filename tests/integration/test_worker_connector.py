@@ -83,7 +83,7 @@ async def test_a_hub_that_does_not_greet_cannot_be_joined(
 async def test_packets_of_a_codec_that_is_not_read_are_only_counted() -> None:
     async with _connector("http://127.0.0.1:9") as (connector, heard):
         media = Media("0", "audio", "recvonly", (CodecParameters(0, "l16", 8000, 1, {}),), {}, 1, ())
-        receiver = connector.receiver(101, [media])
+        receiver = connector.whep(101).receiver([media])
         receiver.packet(struct.pack("!BBHII", 0x80, 0, 1, 160, 7) + bytes(160), time.monotonic_ns())
         assert receiver.counters.unrouted == 1
         assert heard.frames == []

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from recorder.channels import ChannelError, Listener, Place
 from recorder.channels.hub import HubConnector
 from recorder.frames import EncodedFrame, Track
+from recorder.rtp.following import Signalling
 from recorder.rtp.negotiation import Media
 from recorder.rtp.receiver import SessionReceiver
 from recorder.spec import RecordingSpec, Subscription
@@ -42,9 +44,20 @@ class _Connector(HubConnector):
         super().__init__(place, spec, listener)
         self.receivers: dict[int, SessionReceiver] = {}
 
-    def receiver(self, uid: int, media: list[Media]) -> SessionReceiver:
-        self.receivers[uid] = super().receiver(uid, media)
-        return self.receivers[uid]
+    def whep(self, uid: int) -> Signalling:
+        return _Watched(super().whep(uid), lambda receiver: self.receivers.update({uid: receiver}))
+
+
+class _Watched:
+    def __init__(self, signalling: Signalling, made: Callable[[SessionReceiver], None]) -> None:
+        self._made = made
+        self._signalling = signalling
+        self.offer, self.hang_up = signalling.offer, signalling.hang_up
+
+    def receiver(self, media: list[Media]) -> SessionReceiver:
+        receiver = self._signalling.receiver(media)
+        self._made(receiver)
+        return receiver
 
 
 def _read(connector: _Connector, listener: _Listener) -> receive.Reading:

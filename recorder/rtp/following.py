@@ -1,0 +1,189 @@
+"""Follows one participant over WebRTC: one session at a time, and another one when it dies, falls silent or other tracks are wanted.
+
+How a session is agreed upon is the channel's: it hands in a `Signalling`.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Protocol
+
+from aiortc import InvalidAccessError, InvalidStateError, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from recorder.frames import Kind
+from recorder.media.timeline import SenderClock
+from recorder.rtp.negotiation import Media
+from recorder.rtp.receiver import SessionReceiver
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, MediaTap
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+RETRY_SECONDS = 0.2  # after a session that failed, doubled up to five seconds
+SILENT_SECONDS = 5.0  # no packet for so long although the participant sends: a new session beside the old one
+# What aiortc raises for descriptions it can't use: it costs one participant, not the recording.
+_BROKEN_ANSWER = (ValueError, LookupError, InvalidAccessError, InvalidStateError)
+
+
+class Signalling(Protocol):
+    """How sessions with one participant are agreed upon."""
+
+    async def offer(self, sdp: str) -> tuple[str, str]:
+        """Send the offer; returns the answer and what names the session.
+
+        Raises:
+            ConnectionError: it is refused, or nobody answers.
+        """
+
+    def receiver(self, media: list[Media]) -> SessionReceiver:
+        """What takes the packets of a session with these m-lines."""
+
+    async def hang_up(self, name: str) -> None:
+        """The session is over; failures are no matter."""
+
+
+class Session:
+    """One connection and its receiver."""
+
+    def __init__(self, tap: MediaTap, receiver: SessionReceiver, resource: str, kinds: frozenset[Kind]) -> None:
+        self.tap = tap
+        self.receiver = receiver
+        self.resource = resource
+        self.kinds = kinds
+        self.awaited_ns = time.monotonic_ns()  # since when packets should come
+
+    def silent_seconds(self) -> float:
+        return (time.monotonic_ns() - max(self.awaited_ns, self.receiver.last_packet_ns)) / 1e9
+
+
+class Follower:
+    """Keeps one session to one participant, and replaces it when it dies, falls silent, or another set of tracks is wanted."""
+
+    def __init__(self, uid: int, signalling: Signalling) -> None:
+        self._uid = uid
+        self._signalling = signalling
+        self._kinds: frozenset[Kind] = frozenset()
+        self._sends = False
+        self._changed = asyncio.Event()
+        self._session: Session | None = None
+        self._clock = SenderClock()  # of all sessions: what is known of the sender holds in the next one too
+        self.task: asyncio.Task[None] | None = None
+
+    def want(self, kinds: frozenset[Kind], *, sends: bool) -> None:
+        if sends and not self._sends and self._session:
+            self._session.awaited_ns = time.monotonic_ns()
+        self._sends = sends
+        if kinds != self._kinds:
+            self._kinds = kinds
+            self._changed.set()
+
+    def end(self) -> None:
+        if self.task:
+            self.task.cancel()
+
+    def flush(self) -> None:
+        if self._session:
+            self._session.tap.drain()
+            self._session.receiver.flush()
+
+    def check(self) -> None:
+        """Wake up when the session no longer gives what is wanted."""
+        if self._session and not self._serves(self._session):
+            self._changed.set()
+
+    def request_keyframe(self) -> None:
+        if self._session:
+            packet = self._session.receiver.request_keyframe(time.monotonic_ns())
+            if packet:
+                self._session.tap.send_rtcp(packet)
+
+    async def run(self) -> None:
+        pause = RETRY_SECONDS
+        try:
+            while True:
+                self._changed.clear()
+                if self._serves(self._session):
+                    pause = RETRY_SECONDS
+                    await self._wait(self._session)
+                    continue
+                fresh = await self._try_to_open() if self._kinds else None
+                if fresh and self._serves(self._session):  # it came back meanwhile
+                    await self._close(fresh, flush=False)
+                elif fresh or not self._may_come_back(self._session):
+                    previous, self._session = self._session, fresh
+                    if previous:
+                        await self._close(previous, flush=True)
+                if not self._kinds:
+                    await self._wait(None)
+                elif fresh is None:
+                    await asyncio.sleep(pause)
+                    pause = min(5.0, pause * 2)
+        finally:
+            if self._session:
+                session, self._session = self._session, None
+                await self._close(session, flush=False)
+
+    def _serves(self, session: Session | None) -> bool:
+        """It gives what is wanted."""
+        if session is None or session.tap.closed.is_set() or session.kinds != self._kinds:
+            return False
+        return not self._sends or session.silent_seconds() < SILENT_SECONDS
+
+    def _may_come_back(self, session: Session | None) -> bool:
+        """It is merely silent: its path may be open again before a new session is."""
+        return session is not None and not session.tap.closed.is_set() and session.kinds == self._kinds
+
+    async def _try_to_open(self) -> Session | None:
+        if self._session and self._may_come_back(self._session):
+            log.warning("no media although the participant sends, opening a new session", extra={"uid": self._uid})
+        try:
+            return await self._open(self._kinds)
+        except (ConnectionError, TimeoutError, *_BROKEN_ANSWER) as error:
+            log.warning("session failed", extra={"uid": self._uid, "error": str(error)})
+            return None
+
+    async def _wait(self, session: Session | None) -> None:
+        """Until other tracks are wanted, or the session is silent or dead."""
+        waits = [asyncio.ensure_future(self._changed.wait())]
+        if session:
+            waits.append(asyncio.ensure_future(session.tap.closed.wait()))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _open(self, kinds: frozenset[Kind]) -> Session:
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        for kind in sorted(kinds, reverse=True):
+            pc.addTransceiver(kind, direction="recvonly")
+        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS)
+        try:
+            await pc.setLocalDescription(await pc.createOffer())
+            answer, resource = await self._signalling.offer(pc.localDescription.sdp)
+            await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+            receiver = self._signalling.receiver(tap.media())
+            receiver.sender = self._clock
+            tap.listen(receiver.packet, receiver.control, lambda now_ns: _give_feedback(tap, receiver, now_ns))
+            await tap.connected(CONNECT_SECONDS)
+        except BaseException:
+            await tap.close()
+            raise
+        log.info("session opened", extra={"uid": self._uid, "kinds": sorted(kinds)})
+        return Session(tap, receiver, resource, kinds)
+
+    async def _close(self, session: Session, *, flush: bool) -> None:
+        if flush:
+            session.tap.drain()
+            session.receiver.flush()
+        await session.tap.close()  # first: the session that replaces it gives the same frames
+        log.info("session over", extra={"uid": self._uid, "rejected": session.tap.packets_rejected, **session.receiver.figures()})
+        await self._signalling.hang_up(session.resource)
+
+
+def _give_feedback(tap: MediaTap, receiver: SessionReceiver, now_ns: int) -> bool:
+    """A tick of a session; returns whether a packet is missing."""
+    feedback = receiver.tick(now_ns)
+    if feedback:
+        tap.send_rtcp(b"".join(feedback))
+    return receiver.waits
