@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Record CAPTURE, a folder that a worker has written under --capture, once more.
 
-    The same capture and options give the same bytes each time, whatever the machine and its load.
+    The same capture and options give the same bytes each time, whatever the load of the machine.
     """
     logs.configure("WARNING", json_lines=False)
     try:

@@ -228,7 +228,7 @@ class HubConnector:
                 follower = self._followers[uid] = Follower(uid, self.whep(uid))
                 follower.task = self._group.create_task(follower.run())
             if follower:
-                follower.want(frozenset(kinds), sends=bool(_sent(participant) & kinds))
+                follower.want(frozenset(kinds), sent=frozenset(_sent(participant) & kinds))
 
     def whep(self, uid: int) -> Signalling:
         path = f"/whep/{self._path}/{uid}?uid={self._spec.uid}"

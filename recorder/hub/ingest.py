@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Final, Protocol
+from typing import Final
 
 from recorder.frames import Kind
 from recorder.hub import feedback
@@ -20,17 +20,7 @@ DEAD_NS: Final = 30_000_000_000
 REPAIR_SECONDS: Final = 0.02
 _REPORT_INTERVAL_NS: Final = 1_000_000_000
 _SSRC_LIMIT: Final = 16
-
-
-class _Sink(Protocol):
-    def receive(self, packet: bytes, header: Header, arrival_ns: int) -> None: ...
-
-
-class _Retired:
-    """Where packets of an SSRC go that the sender has replaced: late ones must not bring it back."""
-
-    def receive(self, packet: bytes, header: Header, arrival_ns: int) -> None:
-        return
+_RETURN_NS: Final = 1_000_000_000  # an SSRC that was replaced may come back when its successor has been silent for so long
 
 
 class Ingest:
@@ -42,7 +32,8 @@ class Ingest:
         self.session = session
         self.sources: dict[Kind, Source] = {}
         self._routes: dict[int, Source | Repair] = {}  # by payload type
-        self._by_ssrc: dict[int, _Sink] = {}
+        self._by_ssrc: dict[int, Source | Repair] = {}
+        self._retired: dict[int, Source | Repair] = {}  # SSRCs that the sender has replaced: late packets must not bring them back
         self._alive_ns = 0
         self._reported_ns = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -123,7 +114,7 @@ class Ingest:
         if header is None:
             return
         self._alive_ns = arrival_ns
-        sink = self._by_ssrc.get(header.ssrc) or self._bind(header)
+        sink = self._by_ssrc.get(header.ssrc) or self._bind(header, arrival_ns)
         if sink is None:
             return
         sink.receive(packet, header, arrival_ns)
@@ -137,16 +128,19 @@ class Ingest:
             if isinstance(message, feedback.SenderInfo) and isinstance(sink, Source):
                 sink.receive_report(message, arrival_ns)
 
-    def _bind(self, header: Header) -> _Sink | None:
+    def _bind(self, header: Header, arrival_ns: int) -> Source | Repair | None:
         """Find the track of a new SSRC by its payload type, which is unique here: one codec for each kind."""
         sink = self._routes.get(header.payload_type)
         if sink is None:
             return None
-        if len(self._by_ssrc) >= _SSRC_LIMIT:
-            self._by_ssrc.clear()
-        for ssrc, other in self._by_ssrc.items():
-            if other is sink:
-                self._by_ssrc[ssrc] = _Retired()
+        if header.ssrc in self._retired and isinstance(sink, Source) and arrival_ns - sink.last_packet_ns < _RETURN_NS:
+            return None
+        for ssrc in [ssrc for ssrc, other in self._by_ssrc.items() if other is sink]:
+            del self._by_ssrc[ssrc]
+            self._retired[ssrc] = sink
+            if len(self._retired) > _SSRC_LIMIT:
+                del self._retired[next(iter(self._retired))]
+        self._retired.pop(header.ssrc, None)
         self._by_ssrc[header.ssrc] = sink
         return sink
 

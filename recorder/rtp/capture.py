@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recorder.frames import Kind
 from recorder.rtp import rtpdump
-from recorder.rtp.receiver import Route
+from recorder.rtp.receiver import MAX_SIDE, Route
 from recorder.spec import Canvas, Layout, Mode, RecordingSpec, Subscription
 
 DESCRIPTION = "session.json"
@@ -64,6 +64,13 @@ class Essentials(_Part):
     subscription: Subscription = Subscription()
     mp4: bool = False
 
+    @field_validator("canvas")
+    @classmethod
+    def _is_possible(cls, canvas: Canvas) -> Canvas:
+        if not (2 <= canvas.width <= MAX_SIDE and 2 <= canvas.height <= MAX_SIDE and 1 <= canvas.fps <= 60):
+            raise ValueError("impossible canvas")
+        return canvas
+
     @classmethod
     def of(cls, spec: RecordingSpec) -> "Essentials":
         known = {name: getattr(spec, name) for name in cls.model_fields}
@@ -80,8 +87,8 @@ class Description(_Part):
 
     version: Literal[1] = 1
     zero_utc_ns: int  # Unix time of the timeline's zero
-    jitter_ms: int = 500
-    period_ns: int | None = None  # after it the capture goes on with its own beginning: senders play a loop of this length
+    jitter_ms: int = Field(500, ge=50, le=10_000)
+    period_ns: int | None = Field(None, gt=0)  # after it the capture goes on with its own beginning: senders play a loop of this length
     ended_ns: int | None = None  # None: the worker died
     complete: bool = True  # False: the capture ended before the recording (limit, disk)
     recording: Essentials = Essentials()

@@ -19,7 +19,9 @@ _TIMESTAMP: Final = 35  # SO_TIMESTAMPNS of <asm-generic/socket.h>, and the type
 _NAME_BYTES: Final = 32  # of a socket address
 _CONTROL_BYTES: Final = 64
 _STAMP_OFFSET: Final = 16  # of the time in the control message: behind its length, level and type
-_OLDEST_NS: Final = 2_000_000_000  # of a stamp: older means that the wall clock was set in between
+_CLOCKS_NS: Final = 2_000_000  # by which wall and monotonic clock may seem to part: more is a step of the wall clock, or a pause here
+_DISTRUST_NS: Final = 500_000_000  # after that: what waits in other sockets bears the old time
+_OLDEST_NS: Final = 2_000_000_000  # of a stamp
 
 
 class _IoVector(ctypes.Structure):
@@ -95,6 +97,8 @@ class _Batch(Datagrams):
         self._headers = memoryview(self._messages).cast("B")
         self._fresh = bytes(self._headers)  # the kernel writes lengths over those it was given
         self._used = 0
+        self._offset_ns = 0  # monotonic minus wall clock
+        self._distrusted_until_ns = 0
         self._words = self._headers.cast("I")
         self._size_word, self._words_each = _Message.size.offset // 4, ctypes.sizeof(_Message) // 4
         self._stamps = memoryview(self._control).cast("q")
@@ -116,15 +120,23 @@ class _Batch(Datagrams):
                 return 0
             raise OSError(number, os.strerror(number))
         self._used = count
-        now, wall = time.monotonic_ns(), time.time_ns()
+        now, offset = self._now()
         word, stamp = self._size_word, _STAMP_OFFSET // 8
         for number in range(count):
             self.sizes[number] = self._words[word]
-            age = wall - self._stamps[stamp] * 1_000_000_000 - self._stamps[stamp + 1]
-            self.arrivals_ns[number] = now - age if 0 < age < _OLDEST_NS else now
+            arrival = self._stamps[stamp] * 1_000_000_000 + self._stamps[stamp + 1] + offset
+            self.arrivals_ns[number] = arrival if now - _OLDEST_NS < arrival < now else now
             word += self._words_each
             stamp += _CONTROL_BYTES // 8
         return count
+
+    def _now(self) -> tuple[int, int]:
+        """The monotonic clock, and what makes the kernel's stamps, of the wall clock, times of it; 0 while they tell nothing."""
+        wall, now = time.time_ns(), time.monotonic_ns()  # in this order: a pause in between makes arrivals late, not early
+        if abs(now - wall - self._offset_ns) > _CLOCKS_NS:
+            self._offset_ns = now - wall
+            self._distrusted_until_ns = now + _DISTRUST_NS
+        return now, self._offset_ns if now >= self._distrusted_until_ns else 0
 
     def address(self, number: int) -> Any:
         name = self._names[number * _NAME_BYTES : (number + 1) * _NAME_BYTES]

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 RETRY_SECONDS = 0.2  # after a session that failed, doubled up to five seconds
-SILENT_SECONDS = 5.0  # no packet for so long although the participant sends: a new session beside the old one
+SILENT_SECONDS = 4.5  # no packet of a track that the participant sends: after 5 s another session is there
 # What aiortc raises for descriptions it can't use: it costs one participant, not the recording.
 _BROKEN_ANSWER = (ValueError, LookupError, InvalidAccessError, InvalidStateError)
 
@@ -45,15 +45,15 @@ class Signalling(Protocol):
 class Session:
     """One connection and its receiver."""
 
-    def __init__(self, tap: MediaTap, receiver: SessionReceiver, resource: str, kinds: frozenset[Kind]) -> None:
+    def __init__(self, tap: MediaTap, receiver: SessionReceiver, name: str, kinds: frozenset[Kind]) -> None:
         self.tap = tap
         self.receiver = receiver
-        self.resource = resource
+        self.name = name
         self.kinds = kinds
         self.awaited_ns = time.monotonic_ns()  # since when packets should come
 
-    def silent_seconds(self) -> float:
-        return (time.monotonic_ns() - max(self.awaited_ns, self.receiver.last_packet_ns)) / 1e9
+    def silent_seconds(self, kind: Kind) -> float:
+        return (time.monotonic_ns() - max(self.awaited_ns, self.receiver.last_packet_ns(kind))) / 1e9
 
 
 class Follower:
@@ -63,16 +63,17 @@ class Follower:
         self._uid = uid
         self._signalling = signalling
         self._kinds: frozenset[Kind] = frozenset()
-        self._sends = False
+        self._sent: frozenset[Kind] = frozenset()  # tracks of which packets should come
         self._changed = asyncio.Event()
         self._session: Session | None = None
         self._clock = SenderClock()  # of all sessions: what is known of the sender holds in the next one too
         self.task: asyncio.Task[None] | None = None
 
-    def want(self, kinds: frozenset[Kind], *, sends: bool) -> None:
-        if sends and not self._sends and self._session:
+    def want(self, kinds: frozenset[Kind], *, sent: frozenset[Kind]) -> None:
+        """Receive these tracks from now on; packets should come of those of them that are `sent`."""
+        if sent - self._sent and self._session:
             self._session.awaited_ns = time.monotonic_ns()
-        self._sends = sends
+        self._sent = sent
         if kinds != self._kinds:
             self._kinds = kinds
             self._changed.set()
@@ -127,7 +128,7 @@ class Follower:
         """It gives what is wanted."""
         if session is None or session.tap.closed.is_set() or session.kinds != self._kinds:
             return False
-        return not self._sends or session.silent_seconds() < SILENT_SECONDS
+        return all(session.silent_seconds(kind) < SILENT_SECONDS for kind in self._sent)
 
     def _may_come_back(self, session: Session | None) -> bool:
         """It is merely silent: its path may be open again before a new session is."""
@@ -158,9 +159,10 @@ class Follower:
         for kind in sorted(kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
         tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS)
+        name = ""
         try:
             await pc.setLocalDescription(await pc.createOffer())
-            answer, resource = await self._signalling.offer(pc.localDescription.sdp)
+            answer, name = await self._signalling.offer(pc.localDescription.sdp)
             await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
             receiver = self._signalling.receiver(tap.media())
             receiver.sender = self._clock
@@ -168,17 +170,20 @@ class Follower:
             await tap.connected(CONNECT_SECONDS)
         except BaseException:
             await tap.close()
+            if name:
+                await self._signalling.hang_up(name)
             raise
         log.info("session opened", extra={"uid": self._uid, "kinds": sorted(kinds)})
-        return Session(tap, receiver, resource, kinds)
+        return Session(tap, receiver, name, kinds)
 
     async def _close(self, session: Session, *, flush: bool) -> None:
         if flush:
             session.tap.drain()
             session.receiver.flush()
         await session.tap.close()  # first: the session that replaces it gives the same frames
-        log.info("session over", extra={"uid": self._uid, "rejected": session.tap.packets_rejected, **session.receiver.figures()})
-        await self._signalling.hang_up(session.resource)
+        tap = {"rejected": session.tap.packets_rejected, "unsent": session.tap.packets_unsent}
+        log.info("session over", extra={"uid": self._uid, **tap, **session.receiver.figures()})
+        await self._signalling.hang_up(session.name)
 
 
 def _give_feedback(tap: MediaTap, receiver: SessionReceiver, now_ns: int) -> bool:

@@ -12,6 +12,7 @@ Packet = TypeVar("Packet")
 
 MAX_JUMP = 3000  # sequence numbers; a larger step is a new start of the sender, not a loss (RFC 3550 appendix A.1)
 MAX_SPAN = 4096  # sequence numbers between the oldest missing and the newest; 30 Mbit/s for a second
+MAX_LATE = 30  # packets that came late one after the other, in order and nothing else between: the sender began anew a little further back
 NACK_LIMIT = 10
 NACK_SLACK_NS = 10_000_000  # packets that merely overtook each other are not asked for
 _FIRST_ROUND_TRIP_NS = 100_000_000  # assumed until the first repair is seen
@@ -45,6 +46,9 @@ class JitterBuffer(Generic[Packet]):
         self._missing: dict[int, _Missing] = {}  # all of them below the newest packet held
         self._loss = False
         self._odd: int | None = None  # where a restarted sender would go on
+        self._late_next = -1, -1  # number and count of the packet that would go on with a run of late ones, and how long it is
+        self._late_run = 0
+        self._received_before = 0  # until the last start
         self._round_trip_ns = _FIRST_ROUND_TRIP_NS
         self.highest = 0  # extended
         self.first = 0
@@ -54,6 +58,11 @@ class JitterBuffer(Generic[Packet]):
     def has_gap(self) -> bool:
         """Packets wait for a missing one: `expire` and `wanted` have something to do."""
         return bool(self._held)
+
+    @property
+    def received(self) -> int:
+        """Packets since the sender last began anew; `highest - first + 1` were expected."""
+        return self.counters.received - self._received_before
 
     def passes(self, sequence: int) -> bool:
         """Count a packet that is the next one while nothing waits, so that it can be used at once; False: `push` it."""
@@ -77,15 +86,17 @@ class JitterBuffer(Generic[Packet]):
             if sequence != self._odd:  # one stray packet proves nothing; its successor does
                 self._odd = (sequence + 1) & 0xFFFF
                 return
-            self.counters.restarts += 1
-            yield from self.flush()
-            self._start(sequence)
-            self._loss = True
+            yield from self._restart(sequence)
+            extended = sequence
+        elif extended < self._next:
+            self.counters.late += 1
+            self._late_run = self._late_run + 1 if (sequence, self.counters.received) == self._late_next else 1
+            self._late_next = (sequence + 1) & 0xFFFF, self.counters.received + 1
+            if self._late_run < MAX_LATE:
+                return
+            yield from self._restart(sequence)
             extended = sequence
         self._odd = None
-        if extended < self._next:
-            self.counters.late += 1
-            return
         if extended in self._held:
             self.counters.duplicates += 1
             return
@@ -123,7 +134,14 @@ class JitterBuffer(Generic[Packet]):
 
     # ---- inside ----
 
+    def _restart(self, sequence: int) -> Iterator[tuple[Packet, bool]]:
+        self.counters.restarts += 1
+        yield from self.flush()
+        self._start(sequence)
+        self._loss = True
+
     def _start(self, sequence: int) -> None:
+        self._received_before = self.counters.received - 1  # this one is counted already
         self._next = self.first = sequence
         self.highest = sequence - 1
         self._missing.clear()

@@ -30,11 +30,15 @@ _FIXED_HEADER = struct.Struct("!BBHII")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a payload type carries."""
+    """What a payload type carries. Raises ValueError for a clock that no media has."""
 
     kind: Kind
     codec: Codec
     clock_rate: int
+
+    def __post_init__(self) -> None:
+        if not 8000 <= self.clock_rate <= 192_000:
+            raise ValueError("impossible clock rate")
 
 
 @dataclass(slots=True)
@@ -76,6 +80,7 @@ class _Reporting:
 
     last_sr: int = 0
     last_sr_ns: int = 0
+    first: int = -1  # of the sequence numbers that the next two count from
     expected_before: int = 0
     received_before: int = 0
     timestamp: int = -1  # of the last packet measured
@@ -112,6 +117,9 @@ class _Stream:
         self.depacketiser = create(route.codec)
         self.wants_keyframe = self.kind == "video"
         self.size = (0, 0)
+
+    def figures(self) -> dict[str, int]:
+        return asdict(self.jitter.counters) | {"clock_jumps": self.clock.jumps, "reports_refused": self.clock.reports_refused}
 
 
 class SessionReceiver:
@@ -194,8 +202,10 @@ class SessionReceiver:
             if not isinstance(report, rtp.SenderReport):
                 continue
             if stream is None:
-                if len(self._early_reports) < MAX_STREAMS:
-                    self._early_reports[report.ssrc] = report
+                self._early_reports.pop(report.ssrc, None)
+                self._early_reports[report.ssrc] = report
+                if len(self._early_reports) > MAX_STREAMS:
+                    del self._early_reports[next(iter(self._early_reports))]
             else:
                 stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
                 stream.reporting.last_sr = report.ntp >> 16 & 0xFFFFFFFF
@@ -228,10 +238,10 @@ class SessionReceiver:
         """A packet is missing: `tick` should be called again soon."""
         return any(stream.jitter.has_gap for stream in self._streams.values())
 
-    @property
-    def last_packet_ns(self) -> int:
-        """When the last packet arrived, on the monotonic clock; 0: none yet."""
-        return self._zero_ns + max(stream.last_arrival_ns for stream in self._streams.values()) if self._streams else 0
+    def last_packet_ns(self, kind: Kind) -> int:
+        """When the last packet of this kind arrived, on the monotonic clock; 0: none yet."""
+        stream = self._streams.get(kind)
+        return self._zero_ns + stream.last_arrival_ns if stream else 0
 
     def flush(self) -> None:
         """Hand over what is still held, at the end of the session."""
@@ -244,10 +254,10 @@ class SessionReceiver:
 
     def figures(self) -> dict[str, int]:
         """What came and what was dropped, of all streams so far."""
-        packets = Counter(self._past)
+        figures = Counter(self._past)
         for stream in self._streams.values():
-            packets.update(asdict(stream.jitter.counters))
-        return asdict(self.counters) | dict(packets)
+            figures.update(stream.figures())
+        return asdict(self.counters) | dict(figures)
 
     # ---- inside ----
 
@@ -274,7 +284,7 @@ class SessionReceiver:
         self.counters.streams += 1
         if previous:
             self._deliver(previous, previous.jitter.flush())
-            self._past.update(asdict(previous.jitter.counters))
+            self._past.update(previous.figures())
             del self._by_ssrc[previous.ssrc]
             stream.reporting.keyframe_asked_ns = (
                 previous.reporting.keyframe_asked_ns
@@ -367,7 +377,9 @@ def _measure_jitter(reporting: _Reporting, timestamp: int, now: int, clock_rate:
 def _report(stream: _Stream, now: int) -> rtp.ReportBlock:
     reporting, jitter = stream.reporting, stream.jitter
     expected = jitter.highest - jitter.first + 1
-    received = jitter.counters.received
+    received = jitter.received
+    if reporting.first != jitter.first:  # the sender began anew
+        reporting.first, reporting.expected_before, reporting.received_before = jitter.first, 0, 0
     interval = expected - reporting.expected_before
     lost = interval - (received - reporting.received_before)
     reporting.expected_before, reporting.received_before = expected, received

@@ -105,26 +105,33 @@ class _VoiceTrack:
     def __init__(self, around: Surroundings, output: AudioTrackOutput) -> None:
         self._around = around
         self._output = output
-        self._sound = Sound(_CHANNELS, 0)
+        self._sound: Sound | None = None  # with its decoder; None: nobody speaks
         self._encoder: AudioEncoder | None = None
         self._end = 0  # sample up to which the encoder has been fed
         self._written_ns: int | None = None  # the last packet's arrival; None: the segment is ended
 
     def write(self, frame: EncodedFrame, now_ns: int) -> None:
         self._written_ns = now_ns
+        if self._sound is None:
+            self._sound = Sound(_CHANNELS, 0)
         self._lay_all(self._sound.place(frame))
 
     def expire(self, now_ns: int) -> None:
         # Not by the event of a mute: packets still on their way when it came would begin to wait anew, for ever.
         if self._written_ns is not None and now_ns - self._written_ns > RETURN_SECONDS * SECOND:
             self._written_ns = None
-            self._lay_all(self._sound.end())
+            self._end_sound()
             self._end_segment()
 
     def close(self) -> None:
-        self._lay_all(self._sound.end())
+        self._end_sound()
         self._flush()
         self._around.tell(self._output.close())
+
+    def _end_sound(self) -> None:
+        sound, self._sound = self._sound, None
+        if sound:
+            self._lay_all(sound.end())
 
     def _lay_all(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:

@@ -29,7 +29,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in cases:
         if not _rows(item):
             raise pytest.UsageError(f"{item.nodeid} names no fault row")
-        item.add_marker(pytest.mark.timeout(_SECONDS))
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SECONDS))
     if unknown := wanted - {row for item in cases for row in _rows(item)}:
         raise pytest.UsageError(f"no case for {', '.join(sorted(unknown))}")
     if wanted:

@@ -155,7 +155,7 @@ async def path_change(folder: Path, measured: Measured, *, seed: int, leg: Leg, 
         recording = await room.finish()
         measured |= {"new_sessions": len(room.network.relays) - sessions}
     # Nobody is told of it: the watchdog's 5 s without a packet, and what opening a session takes.
-    _check_interruption(recording, measured, seconds=0, extra=7 if gone else 5)
+    _check_interruption(recording, measured, seconds=0, extra=5)
 
 
 def _check_interruption(recording: Recording, measured: Measured, *, seconds: float, extra: float) -> None:

@@ -5,6 +5,7 @@ import pytest
 from tests.drift import Habits, judge, simulate
 
 
+@pytest.mark.row("N21")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("people", "seed"),

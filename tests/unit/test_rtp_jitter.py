@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.rtp.jitter import MAX_SPAN, NACK_LIMIT, JitterBuffer
+from recorder.rtp.jitter import MAX_LATE, MAX_SPAN, NACK_LIMIT, JitterBuffer
 
 MS = 1_000_000
 
@@ -134,3 +134,25 @@ def test_whatever_comes_leaves_in_order_and_once(numbers: list[int], expiring: b
     if not buffer.counters.restarts:
         steps = [(b - a + 0x8000 & 0xFFFF) - 0x8000 for a, b in pairwise(out)]
         assert all(step > 0 for step in steps)
+
+
+def test_a_sender_that_begins_anew_a_little_further_back_is_followed() -> None:
+    """Its packets look late, each of them: a run of them is no network."""
+    buffer = _buffer()
+    for number in range(1000, 1400):
+        _push(buffer, number)
+    out = [number for number in range(1100, 1200) for _ in _push(buffer, number)]
+    assert out[0] == 1100 + MAX_LATE - 1
+    assert out == list(range(out[0], 1200))
+    assert buffer.counters.restarts == 1
+    assert buffer.received == buffer.highest - buffer.first + 1
+
+
+def test_late_packets_between_others_are_no_new_beginning() -> None:
+    buffer = _buffer()
+    for number in range(1000, 1400):
+        _push(buffer, number)
+    for number in range(1400, 1500):
+        assert _push(buffer, number) == [(number, False)]
+        assert _push(buffer, number - 300) == []
+    assert buffer.counters.restarts == 0

@@ -229,3 +229,23 @@ def test_a_report_before_the_first_packet_is_not_lost() -> None:
     sound, picture = (max(f.time_ns for f in session.frames if f.track.kind == kind) for kind in ("audio", "video"))
     assert abs(sound - 98 * 20 * MS - 100 * MS) < 5 * MS
     assert abs(picture - 98 * 33_333_333 - 100 * MS) < 40 * MS  # not 400 ms, as its arrival says
+
+
+def test_reports_of_a_sender_that_began_anew_count_from_there() -> None:
+    session = Session()
+    for sequence in (1, 2, 3, 40000, 40001, 40002):
+        session.audio(sequence, 20)
+    (data,) = [d for d in session.receiver.tick(ZERO + 700 * MS) if d[1] == rtp.RR]
+    _, lost, highest = struct.unpack_from("!III", data, 8)
+    assert (lost, highest) == (0, 40002)
+    assert session.receiver.figures()["restarts"] == 1
+
+
+def test_reports_of_sources_that_never_send_do_not_keep_out_others() -> None:
+    session = Session()
+    for ssrc in range(100, 100 + 3 * MAX_STREAMS):
+        session.receiver.control(struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, ssrc, 0xE0000000 << 32, 1, 1, 2), ZERO)
+    session.receiver.control(struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, 2, 0xE0000000 << 32, 960, 1, 2), ZERO)
+    session.audio(1, 20)
+    assert session.receiver._streams["audio"].clock._wall_ns is not None
+    assert len(session.receiver._early_reports) <= MAX_STREAMS
