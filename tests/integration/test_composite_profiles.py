@@ -42,7 +42,8 @@ def test_an_audio_profile_has_its_channels_in_every_file(tmp_path: Path, profile
         assert audio
         assert (audio.codec, audio.sample_rate, audio.channels) == ("aac", 48_000, channels)
         assert abs(audio.duration - 10) <= 3 * AAC_SECONDS  # one primes, the last is filled up
-        assert len(measure.beep_onsets(path, tone_hz(101))) == 10
+        beeps = [round(onset) for onset in measure.beep_onsets(path, tone_hz(101))]
+        assert beeps[-9:] == list(range(1, 10))  # the one at the very beginning fades in
 
 
 @pytest.mark.parametrize(("changes", "kinds"), [({"video": False}, {"audio"}), ({"audio": False}, {"video"}), ({}, {"audio", "video"})])

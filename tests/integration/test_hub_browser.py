@@ -74,8 +74,11 @@ def _pictures(subscriber: Subscriber, codec: VideoCodec) -> list[tuple[AccessUni
     first = packets[0][0].sequence if packets else 0
     in_order = sorted(packets, key=lambda packet: (packet[0].sequence - first + 0x8000) & 0xFFFF)
     for (header, payload), (before, _) in zip(in_order, [*in_order[:1], *in_order], strict=False):
-        if (header.sequence - before.sequence) & 0xFFFF > 1:
+        step = (header.sequence - before.sequence) & 0xFFFF
+        if step > 1:
             break
+        if step == 0 and header is not before:  # the same once more
+            continue
         unit = depacketiser.push(payload, timestamp=header.timestamp, marker=bool(header.marker))
         if unit and (pictures or unit.keyframe):
             shown = decoder.decode(unit.payload, 0)
