@@ -42,8 +42,7 @@ def test_an_audio_profile_has_its_channels_in_every_file(tmp_path: Path, profile
         assert audio
         assert (audio.codec, audio.sample_rate, audio.channels) == ("aac", 48_000, channels)
         assert abs(audio.duration - 10) <= 3 * AAC_SECONDS  # one primes, the last is filled up
-        beeps = [round(onset) for onset in measure.beep_onsets(path, tone_hz(101))]
-        assert beeps[-9:] == list(range(1, 10))  # the one at the very beginning fades in
+        assert len(measure.beep_onsets(path, tone_hz(101))) == 10
 
 
 @pytest.mark.parametrize(("changes", "kinds"), [({"video": False}, {"audio"}), ({"audio": False}, {"video"}), ({}, {"audio", "video"})])
@@ -108,7 +107,8 @@ def test_a_slow_machine_leaves_pictures_out_and_nothing_else(tmp_path: Path) -> 
         assert set(steps) <= {1, 2}
         assert steps.count(2) >= 140
         assert round((times[-1] - times[0]) * 30) == 299
-        assert len(measure.beep_onsets(path, tone_hz(101))) == 10
+        beeps = [round(onset) for onset in measure.beep_onsets(path, tone_hz(101))]
+        assert beeps[-9:] == list(range(1, 10))  # the one at the very beginning fades in
         assert len(measure.av_offsets(path, tone_hz(101))) >= 8
         assert max(abs(offset) for offset in measure.av_offsets(path, tone_hz(101))) < 0.067
     assert [item.duration_ns for item in recorded.slices] == pytest.approx([3 * SECOND, 3 * SECOND, 3 * SECOND, SECOND], abs=0.03 * SECOND)
