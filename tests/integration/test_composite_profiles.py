@@ -107,8 +107,9 @@ def test_a_slow_machine_leaves_pictures_out_and_nothing_else(tmp_path: Path) -> 
         assert set(steps) <= {1, 2}
         assert steps.count(2) >= 140
         assert round((times[-1] - times[0]) * 30) == 299
-        beeps = [round(onset) for onset in measure.beep_onsets(path, tone_hz(101))]
-        assert beeps[-9:] == list(range(1, 10))  # the one at the very beginning fades in
+        beeps = measure.beep_onsets(path, tone_hz(101))
+        assert len(beeps) >= 9  # the one at the very beginning fades in
+        assert all(abs(b - a - 1) < 0.01 for a, b in pairwise(beeps))
         assert len(measure.av_offsets(path, tone_hz(101))) >= 8
         assert max(abs(offset) for offset in measure.av_offsets(path, tone_hz(101))) < 0.067
     assert [item.duration_ns for item in recorded.slices] == pytest.approx([3 * SECOND, 3 * SECOND, 3 * SECOND, SECOND], abs=0.03 * SECOND)
