@@ -9,7 +9,7 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from recorder.frames import Codec, EncodedFrame, Kind, Track
@@ -18,6 +18,7 @@ from recorder.rtp import packet as rtp
 from recorder.rtp.depacketisers import AccessUnit, create
 from recorder.rtp.jitter import Counters as JitterCounters
 from recorder.rtp.jitter import JitterBuffer
+from recorder.rtp.statistics import ReceiverStatistics
 
 PLI_INTERVAL_NS = 500_000_000
 REPORT_INTERVAL_NS = 1_000_000_000
@@ -74,21 +75,6 @@ class Reception:
     counters: JitterCounters
 
 
-@dataclass(slots=True)
-class _Reporting:
-    """State of receiver reports, RFC 3550 section 6.4.1 and appendix A.3, A.8."""
-
-    last_sr: int = 0
-    last_sr_ns: int = 0
-    first: int = -1  # of the sequence numbers that the next two count from
-    expected_before: int = 0
-    received_before: int = 0
-    timestamp: int = -1  # of the last packet measured
-    transit: int = 0
-    jitter: float = 0.0
-    keyframe_asked_ns: int = field(default=-PLI_INTERVAL_NS)
-
-
 class _Stream:
     """One SSRC."""
 
@@ -97,7 +83,8 @@ class _Stream:
         self.track = track
         self.kind = track.kind
         self.jitter: JitterBuffer[_Packet] = JitterBuffer(patience_ns=patience_ns)
-        self.reporting = _Reporting()
+        self.statistics = ReceiverStatistics()
+        self.keyframe_asked_ns = -PLI_INTERVAL_NS
         self.last_arrival_ns = 0
         self.early_report: rtp.SenderReport | None = None
         self.tells_rotation = False
@@ -184,8 +171,8 @@ class SessionReceiver:
             sequence = int.from_bytes(data[start : start + 2], "big")  # RFC 4588 section 4
             start += 2
             route = self._routes.get(self._retransmissions[number])
-        elif timestamp != stream.reporting.timestamp:
-            _measure_jitter(stream.reporting, timestamp, now, stream.route.clock_rate)
+        elif timestamp != stream.statistics.timestamp:
+            stream.statistics.arrived(timestamp, now, stream.route.clock_rate)
         counters.packets += 1
         counters.bytes += len(data)
         stream.last_arrival_ns = now
@@ -208,8 +195,7 @@ class SessionReceiver:
                     del self._early_reports[next(iter(self._early_reports))]
             else:
                 stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
-                stream.reporting.last_sr = report.ntp >> 16 & 0xFFFFFFFF
-                stream.reporting.last_sr_ns = arrival_ns - self._zero_ns
+                stream.statistics.reported(report.ntp, arrival_ns - self._zero_ns)
 
     def tick(self, now_ns: int) -> list[bytes]:
         """Give up on what is too late, and return the RTCP packets to send now, as parts of one datagram. Call it every 10 to 50 ms."""
@@ -217,7 +203,7 @@ class SessionReceiver:
         feedback = []
         if now >= self._report_ns and self._streams:
             self._report_ns = now + REPORT_INTERVAL_NS
-            feedback.append(rtp.receiver_report(self._ssrc, *(_report(stream, now) for stream in self._streams.values())))
+            feedback.append(rtp.receiver_report(self._ssrc, *(s.statistics.block(s.ssrc, s.jitter, now) for s in self._streams.values())))
         for stream in self._streams.values():
             if stream.jitter.has_gap:
                 self._deliver(stream, stream.jitter.expire(now))
@@ -286,9 +272,7 @@ class SessionReceiver:
             self._deliver(previous, previous.jitter.flush())
             self._past.update(previous.figures())
             del self._by_ssrc[previous.ssrc]
-            stream.reporting.keyframe_asked_ns = (
-                previous.reporting.keyframe_asked_ns
-            )  # an SSRC that changes all the time asks no more often
+            stream.keyframe_asked_ns = previous.keyframe_asked_ns  # an SSRC that changes all the time asks no more often
             self._retired.pop(previous.ssrc, None)
             self._retired[previous.ssrc] = route.kind
             if len(self._retired) > MAX_STREAMS:
@@ -354,9 +338,9 @@ class SessionReceiver:
         return stream.extension_rotation
 
     def _keyframe_request(self, stream: _Stream, now: int) -> bytes | None:
-        if now - stream.reporting.keyframe_asked_ns < PLI_INTERVAL_NS:
+        if now - stream.keyframe_asked_ns < PLI_INTERVAL_NS:
             return None
-        stream.reporting.keyframe_asked_ns = now
+        stream.keyframe_asked_ns = now
         return rtp.picture_loss_indication(self._ssrc, stream.ssrc)
 
 
@@ -365,30 +349,3 @@ def _parts(data: bytes) -> tuple[int, int, bytes]:
     header is broken."""
     header = rtp.parse_header(data)
     return (header.payload_offset, header.payload_end, header.extension(data)) if header else (1, 0, b"")
-
-
-def _measure_jitter(reporting: _Reporting, timestamp: int, now: int, clock_rate: int) -> None:
-    transit = now * clock_rate // 1_000_000_000 - timestamp
-    if reporting.timestamp >= 0:
-        reporting.jitter += (abs(((transit - reporting.transit + 0x80000000) & 0xFFFFFFFF) - 0x80000000) - reporting.jitter) / 16
-    reporting.timestamp, reporting.transit = timestamp, transit
-
-
-def _report(stream: _Stream, now: int) -> rtp.ReportBlock:
-    reporting, jitter = stream.reporting, stream.jitter
-    expected = jitter.highest - jitter.first + 1
-    received = jitter.received
-    if reporting.first != jitter.first:  # the sender began anew
-        reporting.first, reporting.expected_before, reporting.received_before = jitter.first, 0, 0
-    interval = expected - reporting.expected_before
-    lost = interval - (received - reporting.received_before)
-    reporting.expected_before, reporting.received_before = expected, received
-    return rtp.ReportBlock(
-        ssrc=stream.ssrc,
-        fraction_lost=max(0, min(255, (lost << 8) // interval)) if interval > 0 else 0,
-        cumulative_lost=expected - received,
-        highest_sequence=jitter.highest,
-        jitter=int(reporting.jitter),
-        last_sr=reporting.last_sr,
-        delay_since_last_sr=(now - reporting.last_sr_ns) * 65536 // 1_000_000_000 if reporting.last_sr else 0,
-    )
