@@ -204,6 +204,7 @@ class _Pictures:
             if self._sights[uid].is_empty:
                 del self._sights[uid]
                 self._drawn.pop(uid, None)
+                self._compositor.set_picture(uid, None)  # a region of a custom layout stays theirs
         placements = self._layout.place(people, self._canvas.size, self._options)
         self._compositor.arrange(placements)
         shown = {placement.uid for placement in placements}

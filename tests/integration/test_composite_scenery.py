@@ -140,6 +140,17 @@ def test_images_by_their_precedence(tmp_path: Path) -> None:
     assert seen(120) == seen(140) == [101, "black", "black", "black", "black"]  # every omitted member is back at its default
 
 
+@pytest.mark.parametrize(("own", "then"), [((), "black"), ((UserBackground(uid=102, url="own"),), "green")])
+def test_a_region_of_somebody_who_left_shows_nothing_of_them(tmp_path: Path, own: tuple[UserBackground, ...], then: str) -> None:
+    regions = (Region(uid=101, x=0, y=0, width=0.5, height=1), Region(uid=102, x=0.5, y=0, width=0.5, height=1))
+    people = [person(101, sound=False), person(102, "vp8", sound=False, end=2)]
+    events = [*TWO, (0.1, image("own", GREEN)), (2.2, Stopped(VIDEO)), (2.2, Left(102))]
+    made = spec(layout=Layout(number=3, regions=regions, user_backgrounds=own))
+    frames = pictures(record(tmp_path, made, people, events, 4))
+    assert {shows(frame, RIGHT) for frame in frames[30:66]} == {102}
+    assert {shows(frame, RIGHT) for frame in frames[66:]} == {then}
+
+
 def test_an_image_that_comes_after_its_layout_was_replaced_does_not_show(tmp_path: Path) -> None:
     events = [(0.0, Joined(101)), (1.0, Layout(number=1, background_image="new")), (2.0, image("old", RED)), (3.0, image("new", BLUE))]
     made = spec(layout=Layout(number=3, regions=(Region(uid=9, x=0, y=0, width=1, height=1),), background_image="old"))
