@@ -114,7 +114,7 @@ class Images:
         self._ready: dict[str, ImageReady] = {}  # those that were wanted last come last
         self._coming: set[str] = set()
         self._failed: set[str] = set()  # of the layout there is: a later one that names them tries again
-        self._untold: set[str] = set()
+        self._told: set[str] = set()  # what the worker there is has got and not forgotten with a layout since
         self._reported: set[str] = set()
         self._count = 0
         self._changed = asyncio.Event()
@@ -123,6 +123,7 @@ class Images:
         """Fetch what this layout names; what others named is no longer needed."""
         self._canvas = canvas
         self._wanted = layout.image_urls
+        self._told.intersection_update(self._wanted)
         self._failed.clear()
         self._ready = {url: image for url, image in self._ready.items() if url not in self._wanted} | self._of(self._wanted)
         others = [url for url in self._ready if url not in self._wanted]
@@ -130,13 +131,16 @@ class Images:
             (self._folder / self._ready.pop(url).file).unlink(missing_ok=True)
         self._changed.set()
 
-    def ready_for(self, layout: Layout) -> list[ImageReady]:
-        """The images of this layout that are there."""
-        return list(self._of(layout.image_urls).values())
+    async def give(self, layout: Layout) -> None:
+        """Tell the worker of those images of a layout to come that are there and that it does not have."""
+        for url, image in self._of(layout.image_urls).items():
+            if url not in self._told:
+                self._told.add(url)
+                await self._tell(image)
 
     def worker_is_here(self) -> None:
         """A worker has connected, perhaps one that knows nothing yet."""
-        self._untold = set(self._ready)
+        self._told.clear()
         self._changed.set()
 
     async def run(self) -> None:
@@ -153,10 +157,9 @@ class Images:
                 await self._changed.wait()
 
     async def _tell_all(self) -> None:
-        while self._untold:
-            url = self._untold.pop()
-            if url in self._wanted and url in self._ready:
-                await self._tell(self._ready[url])
+        while untold := [url for url in self._wanted if url in self._ready and url not in self._told]:
+            self._told.add(untold[0])
+            await self._tell(self._ready[untold[0]])
 
     async def _get(self, url: str) -> None:
         try:
@@ -179,7 +182,6 @@ class Images:
             await self._report(url, failure)
             return
         self._ready[url] = ImageReady(url=url, file=name, width=width, height=height)
-        self._untold.add(url)
         log.info("image ready", extra={"url": redact(url), "width": width, "height": height})
 
     async def _report(self, url: str, failure: ImageFailure) -> None:

@@ -91,9 +91,12 @@ class Recording:
         self._images = Images(spool.folder, node.images.fetch, tell=self._hand_over, emit=self._events.emit)
         self._supervisor = Supervisor(sid, node.timing)
         self._spec: RecordingSpec | None = None
+        self._changes: dict[str, object] = {}  # what the customer changed of it in this life
+        self._launched: RecordingSpec | None = None  # with which the worker was started; None: what it knows is uncertain
         self._claimed = asyncio.Event()
+        self._arrived = asyncio.Event()  # a worker, that is not briefed yet
+        self._turn = asyncio.Lock()  # of who tells the worker what to record, so that the last word is the newest
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._attending = False
         self._read = 0  # records of the worker's journal seen so far
 
     @property
@@ -131,7 +134,7 @@ class Recording:
                         background.append(group.create_task(self._claim_again()))
                     else:
                         await self._claim()
-                    background += [group.create_task(self._upload()), group.create_task(self._images.run())]
+                    background += [group.create_task(work) for work in (self._upload(), self._images.run(), self._brief())]
                 await self._finish(self._ended or await self._record())
                 for task in background:
                     task.cancel()
@@ -175,10 +178,8 @@ class Recording:
     def _take(self, answer: Claimed | Refused) -> None:
         if isinstance(answer, Refused):
             raise Abandoned(answer.reason)
-        spec = RecordingSpec.model_validate(answer.spec)
-        if self._spec:  # what the customer changed since
-            spec = spec.model_copy(update={"subscription": self._spec.subscription, "layout": self._spec.layout})
-        else:
+        spec = RecordingSpec.model_validate(answer.spec).model_copy(update=self._changes)
+        if self._spec is None:
             self._uploads.start(spec, self._node.settings)
         self._spec = spec
         self._want_images()
@@ -242,9 +243,7 @@ class Recording:
         while True:
             how = "it is not there"
             if process:
-                self._attending = True
                 how = await self._supervisor.attend(process, seconds)
-                self._attending = False
             await self._recover()
             ended = self._ended or await self._go_on(how)
             if ended:
@@ -280,6 +279,7 @@ class Recording:
     async def _spawn(self) -> WorkerProcess | None:
         if self._supervisor.stopping:
             return None
+        self._launched = self._spec
         process = await self._start("record")
         if process:
             log.info("worker started", extra={"pid": process.pid, "epoch": self._events.epoch})
@@ -342,7 +342,7 @@ class Recording:
             log.warning("a worker of another epoch is turned away", extra={"epoch": hello.epoch, "pid": hello.pid})
             return Refused(reason="stale")
         self._supervisor.link.attach(peer, hello.pid)
-        self._images.worker_is_here()
+        self._arrived.set()
         return Done()
 
     def worker_gone(self, peer: Peer) -> None:
@@ -396,22 +396,42 @@ class Recording:
         if isinstance(message, Stop):
             self._supervisor.stop(message.reason)
             return Done()
-        if self._attending:
+        async with self._turn:
             if isinstance(message, SetLayout):  # what is there already shows from the layout's first picture on
-                for image in self._images.ready_for(message.layout):
-                    await self._hand_over(image)
-            try:
-                answer = await self._supervisor.link.request(message, COMMAND_SECONDS)
-            except (PeerLost, TimeoutError):
-                log.warning("a command does not reach the worker, the next one will have it", extra={"type": message.type})
-            else:
-                if isinstance(answer, Refused):
-                    return answer
-        if self._spec:
+                await self._images.give(message.layout)
+            answer = await self._tell(message)
+            if isinstance(answer, Refused):
+                return answer
             changed = {"subscription": message.subscription} if isinstance(message, Subscribe) else {"layout": message.layout}
-            self._spec = self._spec.model_copy(update=changed)
-            self._want_images()
+            self._changes |= changed
+            self._launched = None
+            if self._spec:
+                self._spec = self._spec.model_copy(update=changed)
+                self._want_images()
         return Done()
+
+    async def _brief(self) -> None:
+        """Tell each worker that connects what was changed after its start, then the images."""
+        while True:
+            await self._arrived.wait()
+            await self._claimed.wait()
+            self._arrived.clear()
+            async with self._turn:
+                assert self._spec
+                known, spec = self._launched, self._spec
+                if spec.mode == "mix" and (known is None or known.layout != spec.layout):
+                    await self._tell(SetLayout(sid=self.sid, layout=spec.layout))
+                if known is None or known.subscription != spec.subscription:
+                    await self._tell(Subscribe(sid=self.sid, subscription=spec.subscription))
+            self._images.worker_is_here()
+
+    async def _tell(self, message: Subscribe | SetLayout) -> Message | None:
+        """The worker's answer; None when there is none: it, or the next one, is told when it connects."""
+        try:
+            return await self._supervisor.link.request(message, COMMAND_SECONDS)
+        except (PeerLost, TimeoutError):
+            log.warning("a command does not reach the worker, the next one will have it", extra={"type": message.type})
+            return None
 
     def _want_images(self) -> None:
         assert self._spec
@@ -420,8 +440,6 @@ class Recording:
 
     async def _hand_over(self, image: ImageReady) -> None:
         """Tell the worker that an image is there; the next worker is told anew."""
-        if not self._attending:
-            return
         try:
             answer = await self._supervisor.link.request(image, COMMAND_SECONDS)
         except (PeerLost, TimeoutError):

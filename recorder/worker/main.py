@@ -65,6 +65,7 @@ class _Worker:
     def __init__(self, launch: Launch, spec: RecordingSpec) -> None:
         self._settings = launch.settings
         self._spec = spec
+        self._subscription = spec.subscription
         self._link = AgentLink(
             launch.settings.agent_socket,
             hello(spec.sid, launch.epoch),
@@ -116,7 +117,7 @@ class _Worker:
             await self._until_the_end(joining)
             if joining.done():
                 await joining
-                self._connector.subscribe(self._spec.subscription)
+                self._connector.subscribe(self._subscription)
                 self._media.start()
                 self._link.report(PhaseChanged(phase="ready"))
                 await self._until_the_end()
@@ -160,6 +161,7 @@ class _Worker:
         if isinstance(command, Stop):
             self._end("complete", command.reason)
         elif isinstance(command, Subscribe):
+            self._subscription = command.subscription  # it may come before we have joined
             self._audience.subscribe(command.subscription)
             self._connector.subscribe(command.subscription)
         elif isinstance(command, SetLayout):

@@ -39,6 +39,8 @@ def run(launch: Launch) -> None:
     script = set(RecordingSpec.model_validate_json(launch.spec_json).channel.split("-"))
     if "stillborn" in script:
         os._exit(3)
+    if "late" in script:
+        time.sleep(1.5)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_Worker(launch, script).run())
 
