@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 LAST_WORDS_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 8.0
 SALVAGE_SECONDS: Final = 120.0
+SALVAGE_BYTES_PER_SECOND: Final = 10_000_000  # of a slow disk, which reads and writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,10 @@ class Recording:
                 await self._finish(self._ended or await self._record())
                 for task in background:
                     task.cancel()
-            keep = not self._uploads.complete
+            keep = not self._is_stored()
         except* Abandoned as errors:
             log.error("recording abandoned", extra={"reason": str(errors.exceptions[0])})  # noqa: TRY400  # not a fault of ours
-            keep = not (self._uploads.empty or (self._finished and self._uploads.complete))
+            keep = not (self._uploads.empty or (self._finished and self._is_stored()))
         except* Exception as errors:
             log.exception("recording failed")
             await self._last_words("spool_full" if errors.subgroup((SpoolError, OSError)) else "crashed")
@@ -149,7 +150,11 @@ class Recording:
 
     def tidy(self) -> None:
         """Of a settled one: remove the folder unless it holds what could not be stored."""
-        self._tidy(not self._uploads.complete)
+        self._tidy(not self._is_stored())
+
+    def _is_stored(self) -> bool:
+        """All that was recorded, so that nothing in the folder is of use."""
+        return self._uploads.complete and not salvage.parts(self._spool)
 
     def _tidy(self, keep: bool) -> None:
         if keep:
@@ -200,15 +205,18 @@ class Recording:
             await self._events.emit(ended)
         if self._finished is None:
             await self._claimed.wait()
-            await self._salvage()
-            self._finished = self._how_it_ended(ended, await self._uploads.finish())
+            lost_parts = await self._salvage()
+            self._finished = self._how_it_ended(ended, await self._uploads.finish(), lost_parts)
             log.info("recording finished", extra={"outcome": self._finished.outcome, "reason": self._finished.reason})
             await self._events.emit(self._finished)
         await self._events.flushed()
 
-    def _how_it_ended(self, ended: Ended, refused: PermanentStorageError | None) -> Finished:
+    def _how_it_ended(self, ended: Ended, refused: PermanentStorageError | None, lost_parts: int) -> Finished:
         if refused:
             return Finished(outcome="failed", reason="storage", uploading="unknown", detail=str(refused))
+        if lost_parts:
+            detail = f"{lost_parts} MP4 files could not be finished"
+            return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", detail=detail)
         if self._uploads.empty:
             # Why there is nothing matters more than that there is nothing.
             reason: Reason = ended.reason if ended.outcome == "failed" else "nothing_recorded"
@@ -310,14 +318,19 @@ class Recording:
             return WorkerProcess.find(self._supervisor.link.pid)
         return None
 
-    async def _salvage(self) -> None:
-        """Have the MP4 parts finished that the last worker left open; a worker that goes on does so with those before it."""
-        if not await asyncio.to_thread(salvage.parts, self._spool):
-            return
+    async def _salvage(self) -> int:
+        """Have the MP4 parts finished that the last worker left open; a worker that goes on does so with those before it.
+
+        Returns how many could not be; they stay in the spool.
+        """
+        open_parts = await asyncio.to_thread(salvage.parts, self._spool)
+        if not open_parts:
+            return 0
+        size = sum(salvage.open_bytes(self._spool, item) for item in open_parts)
         process = await self._start("salvage")
         if process:
             try:
-                async with asyncio.timeout(SALVAGE_SECONDS):
+                async with asyncio.timeout(SALVAGE_SECONDS + size / SALVAGE_BYTES_PER_SECOND):
                     await process.wait()
             except TimeoutError:
                 log.exception("open MP4 parts are not finished in time")
@@ -325,6 +338,7 @@ class Recording:
                 process.send(signal.SIGKILL)
                 await process.wait()
         await self._recover()
+        return len(await asyncio.to_thread(salvage.parts, self._spool))
 
     async def _recover(self) -> None:
         """Take over what the worker had no time to commit, or to report."""

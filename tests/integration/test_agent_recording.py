@@ -280,6 +280,26 @@ async def test_agent_reports_a_recording_without_media(settings: Settings, contr
     assert not settings.recordings_dir.exists()
 
 
+async def test_an_mp4_that_cannot_be_finished_is_kept_and_told(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices-unfinished")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 2)
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason, finished.uploading) == ("interrupted", "stopped", "unknown")
+    assert "1 MP4" in finished.detail
+    async with asyncio.timeout(10):
+        while "stay in the spool" not in agent.log():
+            await asyncio.sleep(0.02)
+    name = f"{job.sid}_slices-unfinished_0.mp4"
+    fragments = settings.spool_dir / job.sid / "partial" / f"{name}.fragments"
+    assert fragments.exists()
+    await agent.kill()
+    await agent.start()
+    await control.until(lambda: len(control.hellos) >= 2)
+    assert fragments.exists()
+
+
 async def test_agent_goes_on_without_a_control_plane(settings: Settings, tmp_path: Path) -> None:
     control = Control(settings.control_socket)
     agent = AgentProcess(settings, tmp_path)
