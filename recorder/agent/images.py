@@ -31,6 +31,7 @@ Fetch = Callable[[str, Path, Canvas], Awaitable[tuple[int, int]]]
 _NODE_PARALLEL: Final = 8
 _PARALLEL: Final = 4  # of one recording, so that one does not hold up all others
 _KEPT: Final = 16  # images that no layout names any more, in case one names them again
+_MOST_BYTES: Final = 64 << 20  # of one recording's pixels, here and again in its worker: 21 pictures of 1920 x 1080
 _MOST_REPORTED: Final = 100  # failures of one recording told to the control plane: a customer can make any number of them
 _MOST_SAID: Final = 4096  # bytes of a helper's last words
 _MOST_SIDE: Final = 4096
@@ -126,9 +127,7 @@ class Images:
         self._told.intersection_update(self._wanted)
         self._failed.clear()
         self._ready = {url: image for url, image in self._ready.items() if url not in self._wanted} | self._of(self._wanted)
-        others = [url for url in self._ready if url not in self._wanted]
-        for url in others[: max(0, len(others) - _KEPT)]:
-            (self._folder / self._ready.pop(url).file).unlink(missing_ok=True)
+        self._make_room(0)
         self._changed.set()
 
     async def give(self, layout: Layout) -> None:
@@ -176,6 +175,8 @@ class Images:
             with contextlib.suppress(OSError):  # then there is no place for the file, and that is told
                 self._folder.mkdir(mode=0o700, exist_ok=True)
             width, height = await self._fetch(url, target, self._canvas)
+            if not self._make_room(width * height * 3 // 2):
+                raise ImageFailure("picture", f"the layout's images take more than {_MOST_BYTES >> 20} MiB on the canvas")
         except ImageFailure as failure:
             target.unlink(missing_ok=True)
             self._failed.add(url)
@@ -183,6 +184,18 @@ class Images:
             return
         self._ready[url] = ImageReady(url=url, file=name, width=width, height=height)
         log.info("image ready", extra={"url": redact(url), "width": width, "height": height})
+
+    def _make_room(self, size: int) -> bool:
+        """For `size` bytes, by those that no layout names any more; tell whether there is."""
+        others = [url for url in self._ready if url not in self._wanted]
+        taken = size + sum(image.width * image.height * 3 // 2 for image in self._ready.values())
+        for left, url in zip(range(len(others), 0, -1), others, strict=True):
+            if left <= _KEPT and taken <= _MOST_BYTES:
+                break
+            image = self._ready.pop(url)
+            taken -= image.width * image.height * 3 // 2
+            (self._folder / image.file).unlink(missing_ok=True)
+        return taken <= _MOST_BYTES
 
     async def _report(self, url: str, failure: ImageFailure) -> None:
         log.warning("an image of the layout is left out", extra={"url": redact(url), "why": failure.why, "detail": str(failure)})
