@@ -8,6 +8,7 @@ import contextlib
 import logging
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,8 @@ from storage.spool import RecordingSpool
 log = logging.getLogger(__name__)
 
 _SUPERVISE_SECONDS = 0.25
+_LOCK_SECONDS = 15.0  # a worker that lost its agent ends within 12 s; ours waits 20 s for our first word
+_LOCK_POLL_SECONDS = 0.1
 
 
 def run(launch: Launch) -> None:
@@ -51,18 +54,29 @@ def run(launch: Launch) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C ends the agent, which asks us to stop
     spec = RecordingSpec.model_validate_json(launch.spec_json)
     logs.configure(launch.settings.log_level, json_lines=launch.settings.log_json, sid=spec.sid)
+    spool = RecordingSpool(launch.folder)
     if launch.task == "salvage":
-        salvage(RecordingSpool(launch.folder), launch.epoch)
+        salvage(spool, launch.epoch)
+    elif not _locked(spool):
+        log.error("another worker still writes this recording")
+        sys.exit(1)  # the agent tries again; two that write would ruin each other's files
     else:
-        asyncio.run(_record(launch, spec))
+        asyncio.run(_record(launch, spec, spool))
 
 
-async def _record(launch: Launch, spec: RecordingSpec) -> None:
-    await _Worker(launch, spec).run()
+def _locked(spool: RecordingSpool) -> bool:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not (locked := spool.lock()) and time.monotonic() < deadline:
+        time.sleep(_LOCK_POLL_SECONDS)
+    return locked
+
+
+async def _record(launch: Launch, spec: RecordingSpec, spool: RecordingSpool) -> None:
+    await _Worker(launch, spec, spool).run()
 
 
 class _Worker:
-    def __init__(self, launch: Launch, spec: RecordingSpec) -> None:
+    def __init__(self, launch: Launch, spec: RecordingSpec, spool: RecordingSpool) -> None:
         self._settings = launch.settings
         self._spec = spec
         self._subscription = spec.subscription
@@ -76,9 +90,7 @@ class _Worker:
         self._zero_ns, self._zero_utc_ns = time.monotonic_ns(), time.time_ns()
         self._capture = self._begin_capture(launch)
         self._recording = False  # something has been written
-        self._spool = RecordingSpool(launch.folder)
-        if not self._spool.lock():
-            log.warning("another worker still writes this recording")
+        self._spool = spool
         loop = asyncio.get_running_loop()
         around = Surroundings(
             spec=spec,
