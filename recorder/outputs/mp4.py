@@ -67,11 +67,15 @@ class CompositeMp4:
         self._measure(not self._canvas)
         return self._write(self._order.push("audio", data, time_ns))
 
-    def close(self) -> list[Product]:
-        """Finish and commit what is left; takes a few seconds per hour of media."""
+    def close(self, *, finish: bool = True) -> list[Product]:
+        """Finish and commit what is left; takes a few seconds per hour of media. `finish` False: leave it to be salvaged."""
         products = self._write(self._order.flush())
-        self._finish(self._end_ns)
-        self._finisher.shutdown()
+        if finish:
+            self._finish(self._end_ns)
+        elif self._open:
+            self._open[1].close()
+            self._open = None
+        self._finisher.shutdown(cancel_futures=not finish)
         return products + self._finished()
 
     def _measure(self, may_cut: bool) -> None:
@@ -139,7 +143,8 @@ class CompositeMp4:
     def _finished(self) -> list[Product]:
         ready: list[Product] = []
         while self._finishing and self._finishing[0].done():
-            made = self._finishing.popleft().result()
+            job = self._finishing.popleft()
+            made = None if job.cancelled() else job.result()
             if made:
                 ready.append(made)
         return ready

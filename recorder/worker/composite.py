@@ -292,6 +292,7 @@ class _Files:
     def __init__(self, around: Surroundings) -> None:
         spec = around.spec
         self._tell = around.tell
+        self._finish_parts = around.finish_parts
         self._fps = spec.canvas.fps
         canvas = spec.canvas if spec.video else None
         shelf = around.shelf()
@@ -333,4 +334,4 @@ class _Files:
             self._tell(self._hls.close())
         finally:
             if self._mp4:
-                self._tell(self._mp4.close())
+                self._tell(self._mp4.close(finish=self._finish_parts()))

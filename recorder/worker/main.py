@@ -89,6 +89,7 @@ class _Worker:
         self._ending: asyncio.Future[tuple[Outcome, Reason, str]] = asyncio.get_running_loop().create_future()
         self._zero_ns, self._zero_utc_ns = time.monotonic_ns(), time.time_ns()
         self._capture = self._begin_capture(launch)
+        self._hurried = False  # another worker may be waiting
         self._recording = False  # something has been written
         self._spool = spool
         loop = asyncio.get_running_loop()
@@ -99,6 +100,7 @@ class _Worker:
             epoch=launch.epoch,
             zero_utc_ns=self._zero_utc_ns,
             report=lambda body: self._journaled(body, lambda: loop.call_soon_threadsafe(self._media_told, body)),
+            finish_parts=lambda: not self._hurried,
             request_keyframe=lambda track: loop.call_soon_threadsafe(self._connector.request_keyframe, track),
         )
         self._media = MediaThread(around, clock=lambda: time.monotonic_ns() - self._zero_ns, failed=self._media_failed)
@@ -107,7 +109,7 @@ class _Worker:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, lambda: self._end("complete", "shutdown"))
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._end("complete", "shutdown", hurried=True))
         line = asyncio.create_task(self._link.run())
         try:
             outcome, reason, detail = await self._record()
@@ -159,10 +161,11 @@ class _Worker:
             if not joining and self._audience.idle_seconds() >= self._spec.max_idle_seconds:
                 self._end("complete", "idle")
             if self._link.lease_left <= 0:
-                self._end("interrupted", "shutdown", "the agent is gone")
+                self._end("interrupted", "shutdown", "the agent is gone", hurried=True)
 
-    def _end(self, outcome: Outcome, reason: Reason, detail: str = "") -> None:
+    def _end(self, outcome: Outcome, reason: Reason, detail: str = "", *, hurried: bool = False) -> None:
         if not self._ending.done():
+            self._hurried = hurried
             log.info("ending", extra={"reason": reason})
             self._media.end_now()
             self._ending.set_result((outcome, reason, detail))
