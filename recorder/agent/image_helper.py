@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def decode(data: bytes, width: int, height: int) -> tuple[int, int, bytes]:
-    """Width, height and planes of a JPEG, BMP or PNG, turned upright, made smaller when it is more than twice the canvas.
+    """Width, height and planes of a JPEG, BMP or PNG, turned upright, as large as just covers the canvas, or as it is when smaller.
 
     Raises:
         NoPicture: it is none of them, broken, or too large.
@@ -63,22 +63,21 @@ def decode(data: bytes, width: int, height: int) -> tuple[int, int, bytes]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if max(image.size) > MOST_SIDE:  # known from the header: nothing has been decoded
                 raise NoPicture(f"larger than {MOST_SIDE} x {MOST_SIDE}")
-            return _planes(image, max(width, height))
+            return _planes(image, width, height)
     except MemoryError as error:
         raise NoPicture("takes too much memory") from error
     except _BROKEN as error:
         raise NoPicture(f"not a JPEG, BMP or PNG ({type(error).__name__})") from error
 
 
-def _planes(image: Image.Image, needed: int) -> tuple[int, int, bytes]:
-    image.draft("RGB", (needed, needed))  # a JPEG is made smaller while it is decoded
+def _planes(image: Image.Image, canvas_width: int, canvas_height: int) -> tuple[int, int, bytes]:
+    # A JPEG is made smaller while it is decoded. How it is turned is not known yet.
+    image.draft("RGB", (max(canvas_width, canvas_height),) * 2)
     picture = ImageOps.exif_transpose(_opaque(image))
-    factor = min(picture.size) // needed
-    if factor > 1:
-        picture = picture.reduce(factor)
-    width, height = (max(2, side - side % 2) for side in picture.size)
-    if min(picture.size) < 2:
-        picture = picture.resize((width, height))
+    scale = min(1.0, max(canvas_width / picture.width, canvas_height / picture.height))
+    width, height = (max(2, round(side * scale) // 2 * 2) for side in picture.size)
+    if scale < 1 or min(picture.size) < 2:
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     y, u, v = picture.crop((0, 0, width, height)).convert("YCbCr").split()
     return width, height, b"".join(plane.tobytes() for plane in (y, u.reduce(2), v.reduce(2)))
 

@@ -31,6 +31,7 @@ Fetch = Callable[[str, Path, Canvas], Awaitable[tuple[int, int]]]
 _NODE_PARALLEL: Final = 8
 _PARALLEL: Final = 4  # of one recording, so that one does not hold up all others
 _KEPT: Final = 16  # images that no layout names any more, in case one names them again
+_MOST_BYTES: Final = 64 << 20  # of one recording's pixels, here and again in its worker: 21 pictures of 1920 x 1080
 _MOST_REPORTED: Final = 100  # failures of one recording told to the control plane: a customer can make any number of them
 _MOST_SAID: Final = 4096  # bytes of a helper's last words
 _MOST_SIDE: Final = 4096
@@ -114,7 +115,7 @@ class Images:
         self._ready: dict[str, ImageReady] = {}  # those that were wanted last come last
         self._coming: set[str] = set()
         self._failed: set[str] = set()  # of the layout there is: a later one that names them tries again
-        self._untold: set[str] = set()
+        self._told: set[str] = set()  # what the worker there is has got and not forgotten with a layout since
         self._reported: set[str] = set()
         self._count = 0
         self._changed = asyncio.Event()
@@ -123,20 +124,22 @@ class Images:
         """Fetch what this layout names; what others named is no longer needed."""
         self._canvas = canvas
         self._wanted = layout.image_urls
+        self._told.intersection_update(self._wanted)
         self._failed.clear()
         self._ready = {url: image for url, image in self._ready.items() if url not in self._wanted} | self._of(self._wanted)
-        others = [url for url in self._ready if url not in self._wanted]
-        for url in others[: max(0, len(others) - _KEPT)]:
-            (self._folder / self._ready.pop(url).file).unlink(missing_ok=True)
+        self._make_room(0)
         self._changed.set()
 
-    def ready_for(self, layout: Layout) -> list[ImageReady]:
-        """The images of this layout that are there."""
-        return list(self._of(layout.image_urls).values())
+    async def give(self, layout: Layout) -> None:
+        """Tell the worker of those images of a layout to come that are there and that it does not have."""
+        for url, image in self._of(layout.image_urls).items():
+            if url not in self._told:
+                self._told.add(url)
+                await self._tell(image)
 
     def worker_is_here(self) -> None:
         """A worker has connected, perhaps one that knows nothing yet."""
-        self._untold = set(self._ready)
+        self._told.clear()
         self._changed.set()
 
     async def run(self) -> None:
@@ -153,10 +156,9 @@ class Images:
                 await self._changed.wait()
 
     async def _tell_all(self) -> None:
-        while self._untold:
-            url = self._untold.pop()
-            if url in self._wanted and url in self._ready:
-                await self._tell(self._ready[url])
+        while untold := [url for url in self._wanted if url in self._ready and url not in self._told]:
+            self._told.add(untold[0])
+            await self._tell(self._ready[untold[0]])
 
     async def _get(self, url: str) -> None:
         try:
@@ -173,14 +175,27 @@ class Images:
             with contextlib.suppress(OSError):  # then there is no place for the file, and that is told
                 self._folder.mkdir(mode=0o700, exist_ok=True)
             width, height = await self._fetch(url, target, self._canvas)
+            if not self._make_room(width * height * 3 // 2):
+                raise ImageFailure("picture", f"the layout's images take more than {_MOST_BYTES >> 20} MiB on the canvas")
         except ImageFailure as failure:
             target.unlink(missing_ok=True)
             self._failed.add(url)
             await self._report(url, failure)
             return
         self._ready[url] = ImageReady(url=url, file=name, width=width, height=height)
-        self._untold.add(url)
         log.info("image ready", extra={"url": redact(url), "width": width, "height": height})
+
+    def _make_room(self, size: int) -> bool:
+        """For `size` bytes, by those that no layout names any more; tell whether there is."""
+        others = [url for url in self._ready if url not in self._wanted]
+        taken = size + sum(image.width * image.height * 3 // 2 for image in self._ready.values())
+        for left, url in zip(range(len(others), 0, -1), others, strict=True):
+            if left <= _KEPT and taken <= _MOST_BYTES:
+                break
+            image = self._ready.pop(url)
+            taken -= image.width * image.height * 3 // 2
+            (self._folder / image.file).unlink(missing_ok=True)
+        return taken <= _MOST_BYTES
 
     async def _report(self, url: str, failure: ImageFailure) -> None:
         log.warning("an image of the layout is left out", extra={"url": redact(url), "why": failure.why, "detail": str(failure)})

@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 LAST_WORDS_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 8.0
 SALVAGE_SECONDS: Final = 120.0
+SALVAGE_BYTES_PER_SECOND: Final = 10_000_000  # of a slow disk, which reads and writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,12 @@ class Recording:
         self._images = Images(spool.folder, node.images.fetch, tell=self._hand_over, emit=self._events.emit)
         self._supervisor = Supervisor(sid, node.timing)
         self._spec: RecordingSpec | None = None
+        self._changes: dict[str, object] = {}  # what the customer changed of it in this life
+        self._launched: RecordingSpec | None = None  # with which the worker was started; None: what it knows is uncertain
         self._claimed = asyncio.Event()
+        self._arrived = asyncio.Event()  # a worker, that is not briefed yet
+        self._turn = asyncio.Lock()  # of who tells the worker what to record, so that the last word is the newest
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._attending = False
         self._read = 0  # records of the worker's journal seen so far
 
     @property
@@ -131,14 +135,14 @@ class Recording:
                         background.append(group.create_task(self._claim_again()))
                     else:
                         await self._claim()
-                    background += [group.create_task(self._upload()), group.create_task(self._images.run())]
+                    background += [group.create_task(work) for work in (self._upload(), self._images.run(), self._brief())]
                 await self._finish(self._ended or await self._record())
                 for task in background:
                     task.cancel()
-            keep = not self._uploads.complete
+            keep = not self._is_stored()
         except* Abandoned as errors:
             log.error("recording abandoned", extra={"reason": str(errors.exceptions[0])})  # noqa: TRY400  # not a fault of ours
-            keep = not (self._uploads.empty or (self._finished and self._uploads.complete))
+            keep = not (self._uploads.empty or (self._finished and self._is_stored()))
         except* Exception as errors:
             log.exception("recording failed")
             await self._last_words("spool_full" if errors.subgroup((SpoolError, OSError)) else "crashed")
@@ -146,7 +150,11 @@ class Recording:
 
     def tidy(self) -> None:
         """Of a settled one: remove the folder unless it holds what could not be stored."""
-        self._tidy(not self._uploads.complete)
+        self._tidy(not self._is_stored())
+
+    def _is_stored(self) -> bool:
+        """All that was recorded, so that nothing in the folder is of use."""
+        return self._uploads.complete and not salvage.parts(self._spool)
 
     def _tidy(self, keep: bool) -> None:
         if keep:
@@ -175,10 +183,8 @@ class Recording:
     def _take(self, answer: Claimed | Refused) -> None:
         if isinstance(answer, Refused):
             raise Abandoned(answer.reason)
-        spec = RecordingSpec.model_validate(answer.spec)
-        if self._spec:  # what the customer changed since
-            spec = spec.model_copy(update={"subscription": self._spec.subscription, "layout": self._spec.layout})
-        else:
+        spec = RecordingSpec.model_validate(answer.spec).model_copy(update=self._changes)
+        if self._spec is None:
             self._uploads.start(spec, self._node.settings)
         self._spec = spec
         self._want_images()
@@ -199,15 +205,18 @@ class Recording:
             await self._events.emit(ended)
         if self._finished is None:
             await self._claimed.wait()
-            await self._salvage()
-            self._finished = self._how_it_ended(ended, await self._uploads.finish())
+            lost_parts = await self._salvage()
+            self._finished = self._how_it_ended(ended, await self._uploads.finish(), lost_parts)
             log.info("recording finished", extra={"outcome": self._finished.outcome, "reason": self._finished.reason})
             await self._events.emit(self._finished)
         await self._events.flushed()
 
-    def _how_it_ended(self, ended: Ended, refused: PermanentStorageError | None) -> Finished:
+    def _how_it_ended(self, ended: Ended, refused: PermanentStorageError | None, lost_parts: int) -> Finished:
         if refused:
             return Finished(outcome="failed", reason="storage", uploading="unknown", detail=str(refused))
+        if lost_parts:
+            detail = f"{lost_parts} MP4 files could not be finished"
+            return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", detail=detail)
         if self._uploads.empty:
             # Why there is nothing matters more than that there is nothing.
             reason: Reason = ended.reason if ended.outcome == "failed" else "nothing_recorded"
@@ -242,9 +251,7 @@ class Recording:
         while True:
             how = "it is not there"
             if process:
-                self._attending = True
                 how = await self._supervisor.attend(process, seconds)
-                self._attending = False
             await self._recover()
             ended = self._ended or await self._go_on(how)
             if ended:
@@ -280,6 +287,7 @@ class Recording:
     async def _spawn(self) -> WorkerProcess | None:
         if self._supervisor.stopping:
             return None
+        self._launched = self._spec
         process = await self._start("record")
         if process:
             log.info("worker started", extra={"pid": process.pid, "epoch": self._events.epoch})
@@ -310,14 +318,19 @@ class Recording:
             return WorkerProcess.find(self._supervisor.link.pid)
         return None
 
-    async def _salvage(self) -> None:
-        """Have the MP4 parts finished that the last worker left open; a worker that goes on does so with those before it."""
-        if not await asyncio.to_thread(salvage.parts, self._spool):
-            return
+    async def _salvage(self) -> int:
+        """Have the MP4 parts finished that the last worker left open; a worker that goes on does so with those before it.
+
+        Returns how many could not be; they stay in the spool.
+        """
+        open_parts = await asyncio.to_thread(salvage.parts, self._spool)
+        if not open_parts:
+            return 0
+        size = sum(salvage.open_bytes(self._spool, item) for item in open_parts)
         process = await self._start("salvage")
         if process:
             try:
-                async with asyncio.timeout(SALVAGE_SECONDS):
+                async with asyncio.timeout(SALVAGE_SECONDS + size / SALVAGE_BYTES_PER_SECOND):
                     await process.wait()
             except TimeoutError:
                 log.exception("open MP4 parts are not finished in time")
@@ -325,6 +338,7 @@ class Recording:
                 process.send(signal.SIGKILL)
                 await process.wait()
         await self._recover()
+        return len(await asyncio.to_thread(salvage.parts, self._spool))
 
     async def _recover(self) -> None:
         """Take over what the worker had no time to commit, or to report."""
@@ -342,7 +356,7 @@ class Recording:
             log.warning("a worker of another epoch is turned away", extra={"epoch": hello.epoch, "pid": hello.pid})
             return Refused(reason="stale")
         self._supervisor.link.attach(peer, hello.pid)
-        self._images.worker_is_here()
+        self._arrived.set()
         return Done()
 
     def worker_gone(self, peer: Peer) -> None:
@@ -396,22 +410,42 @@ class Recording:
         if isinstance(message, Stop):
             self._supervisor.stop(message.reason)
             return Done()
-        if self._attending:
+        async with self._turn:
             if isinstance(message, SetLayout):  # what is there already shows from the layout's first picture on
-                for image in self._images.ready_for(message.layout):
-                    await self._hand_over(image)
-            try:
-                answer = await self._supervisor.link.request(message, COMMAND_SECONDS)
-            except (PeerLost, TimeoutError):
-                log.warning("a command does not reach the worker, the next one will have it", extra={"type": message.type})
-            else:
-                if isinstance(answer, Refused):
-                    return answer
-        if self._spec:
+                await self._images.give(message.layout)
+            answer = await self._tell(message)
+            if isinstance(answer, Refused):
+                return answer
             changed = {"subscription": message.subscription} if isinstance(message, Subscribe) else {"layout": message.layout}
-            self._spec = self._spec.model_copy(update=changed)
-            self._want_images()
+            self._changes |= changed
+            self._launched = None
+            if self._spec:
+                self._spec = self._spec.model_copy(update=changed)
+                self._want_images()
         return Done()
+
+    async def _brief(self) -> None:
+        """Tell each worker that connects what was changed after its start, then the images."""
+        while True:
+            await self._arrived.wait()
+            await self._claimed.wait()
+            self._arrived.clear()
+            async with self._turn:
+                assert self._spec
+                known, spec = self._launched, self._spec
+                if spec.mode == "mix" and (known is None or known.layout != spec.layout):
+                    await self._tell(SetLayout(sid=self.sid, layout=spec.layout))
+                if known is None or known.subscription != spec.subscription:
+                    await self._tell(Subscribe(sid=self.sid, subscription=spec.subscription))
+            self._images.worker_is_here()
+
+    async def _tell(self, message: Subscribe | SetLayout) -> Message | None:
+        """The worker's answer; None when there is none: it, or the next one, is told when it connects."""
+        try:
+            return await self._supervisor.link.request(message, COMMAND_SECONDS)
+        except (PeerLost, TimeoutError):
+            log.warning("a command does not reach the worker, the next one will have it", extra={"type": message.type})
+            return None
 
     def _want_images(self) -> None:
         assert self._spec
@@ -420,8 +454,6 @@ class Recording:
 
     async def _hand_over(self, image: ImageReady) -> None:
         """Tell the worker that an image is there; the next worker is told anew."""
-        if not self._attending:
-            return
         try:
             answer = await self._supervisor.link.request(image, COMMAND_SECONDS)
         except (PeerLost, TimeoutError):

@@ -109,7 +109,10 @@ class Shelf:
 
     def _note(self, draft: Draft, duration_ns: int | None) -> None:
         """For `salvage`. Not forced to disk: after a power cut little of an open file is left either."""
-        self._draft(draft.name).write_text(json.dumps({**asdict(draft), "epoch": self._epoch, "duration_ns": duration_ns}))
+        path = self._draft(draft.name)
+        new = path.with_name(f"{path.name}.new")  # a full disk must not cost what is there
+        new.write_text(json.dumps({**asdict(draft), "epoch": self._epoch, "duration_ns": duration_ns}))
+        new.replace(path)
 
     def _draft(self, name: str) -> Path:
         return self._spool.partial(f"{name}{DRAFT}")

@@ -1,5 +1,6 @@
 """The composite as MP4 parts, each with its index in front."""
 
+import contextlib
 import logging
 import os
 from collections import deque
@@ -18,6 +19,8 @@ from recorder.spec import Canvas
 from storage.errors import SpoolError
 
 log = logging.getLogger(__name__)
+
+_FAILURES = (FFmpegError, OSError, SpoolError)  # of one part: the recording must go on, the media is in the slices
 
 
 class CompositeMp4:
@@ -64,11 +67,15 @@ class CompositeMp4:
         self._measure(not self._canvas)
         return self._write(self._order.push("audio", data, time_ns))
 
-    def close(self) -> list[Product]:
-        """Finish and commit what is left; takes a few seconds per hour of media."""
+    def close(self, *, finish: bool = True) -> list[Product]:
+        """Finish and commit what is left; takes a few seconds per hour of media. `finish` False: leave it to be salvaged."""
         products = self._write(self._order.flush())
-        self._finish(self._end_ns)
-        self._finisher.shutdown()
+        if finish:
+            self._finish(self._end_ns)
+        elif self._open:
+            self._open[1].close()
+            self._open = None
+        self._finisher.shutdown(cancel_futures=not finish)
         return products + self._finished()
 
     def _measure(self, may_cut: bool) -> None:
@@ -117,10 +124,16 @@ class CompositeMp4:
             file.close()
             self._finishing.append(self._finisher.submit(self._commit, draft, end_ns - draft.start_ns))
 
-    def _commit(self, draft: Draft, duration_ns: int) -> Slice:
-        fragments = self._shelf.partial(f"{draft.name}{FRAGMENTS}")
-        index_in_front(fragments, self._shelf.partial(draft.name))
-        committed = self._shelf.close(draft, duration_ns).commit()
+    def _commit(self, draft: Draft, duration_ns: int) -> Slice | None:
+        fragments, target = self._shelf.partial(f"{draft.name}{FRAGMENTS}"), self._shelf.partial(draft.name)
+        try:
+            index_in_front(fragments, target)
+            committed = self._shelf.close(draft, duration_ns).commit()
+        except _FAILURES:
+            log.exception("an MP4 cannot be finished now, what it is made of stays", extra={"file": draft.name})
+            with contextlib.suppress(OSError):
+                target.unlink(missing_ok=True)
+            return None
         fragments.unlink()
         return committed
 
@@ -130,7 +143,8 @@ class CompositeMp4:
     def _finished(self) -> list[Product]:
         ready: list[Product] = []
         while self._finishing and self._finishing[0].done():
-            made = self._finishing.popleft().result()
+            job = self._finishing.popleft()
+            made = None if job.cancelled() else job.result()
             if made:
                 ready.append(made)
         return ready
@@ -149,7 +163,7 @@ def salvage_part(item: Leftover, partial: Callable[[str], Path], commit: Callabl
             log.info("open MP4 salvaged", extra={"file": name, "seconds": round(made.duration_ns / 1e9, 3)})
         else:  # killed before its first second was over
             log.warning("nothing is whole of an open MP4", extra={"file": name})
-    except (FFmpegError, OSError, SpoolError):  # the recording must go on; the media is in the slices
+    except _FAILURES:
         log.exception("an open MP4 cannot be salvaged", extra={"file": name})
         return None
     for remains in (fragments, target, partial(f"{name}{DRAFT}")):

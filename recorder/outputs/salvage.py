@@ -90,6 +90,11 @@ def parts(spool: RecordingSpool) -> list[Leftover]:
     return [item for item in leftovers(spool) if item.is_part]
 
 
+def open_bytes(spool: RecordingSpool, part: Leftover) -> int:
+    path = spool.partial(f"{part.draft.name}{FRAGMENTS}")
+    return path.stat().st_size if path.exists() else 0
+
+
 def whole_fragments(path: Path) -> int:
     """How many bytes of a fragmented MP4 are whole: the header, and fragments with all of their media."""
     whole = at = 0

@@ -204,6 +204,7 @@ class _Pictures:
             if self._sights[uid].is_empty:
                 del self._sights[uid]
                 self._drawn.pop(uid, None)
+                self._compositor.set_picture(uid, None)  # a region of a custom layout stays theirs
         placements = self._layout.place(people, self._canvas.size, self._options)
         self._compositor.arrange(placements)
         shown = {placement.uid for placement in placements}
@@ -291,6 +292,7 @@ class _Files:
     def __init__(self, around: Surroundings) -> None:
         spec = around.spec
         self._tell = around.tell
+        self._finish_parts = around.finish_parts
         self._fps = spec.canvas.fps
         canvas = spec.canvas if spec.video else None
         shelf = around.shelf()
@@ -332,4 +334,4 @@ class _Files:
             self._tell(self._hls.close())
         finally:
             if self._mp4:
-                self._tell(self._mp4.close())
+                self._tell(self._mp4.close(finish=self._finish_parts()))

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,8 @@ from storage.spool import RecordingSpool
 log = logging.getLogger(__name__)
 
 _SUPERVISE_SECONDS = 0.25
+_LOCK_SECONDS = 15.0  # a worker that lost its agent ends within 12 s; ours waits 20 s for our first word
+_LOCK_POLL_SECONDS = 0.1
 
 
 def run(launch: Launch) -> None:
@@ -51,20 +54,32 @@ def run(launch: Launch) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C ends the agent, which asks us to stop
     spec = RecordingSpec.model_validate_json(launch.spec_json)
     logs.configure(launch.settings.log_level, json_lines=launch.settings.log_json, sid=spec.sid)
+    spool = RecordingSpool(launch.folder)
     if launch.task == "salvage":
-        salvage(RecordingSpool(launch.folder), launch.epoch)
+        salvage(spool, launch.epoch)
+    elif not _locked(spool):
+        log.error("another worker still writes this recording")
+        sys.exit(1)  # the agent tries again; two that write would ruin each other's files
     else:
-        asyncio.run(_record(launch, spec))
+        asyncio.run(_record(launch, spec, spool))
 
 
-async def _record(launch: Launch, spec: RecordingSpec) -> None:
-    await _Worker(launch, spec).run()
+def _locked(spool: RecordingSpool) -> bool:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not (locked := spool.lock()) and time.monotonic() < deadline:
+        time.sleep(_LOCK_POLL_SECONDS)
+    return locked
+
+
+async def _record(launch: Launch, spec: RecordingSpec, spool: RecordingSpool) -> None:
+    await _Worker(launch, spec, spool).run()
 
 
 class _Worker:
-    def __init__(self, launch: Launch, spec: RecordingSpec) -> None:
+    def __init__(self, launch: Launch, spec: RecordingSpec, spool: RecordingSpool) -> None:
         self._settings = launch.settings
         self._spec = spec
+        self._subscription = spec.subscription
         self._link = AgentLink(
             launch.settings.agent_socket,
             hello(spec.sid, launch.epoch),
@@ -74,10 +89,9 @@ class _Worker:
         self._ending: asyncio.Future[tuple[Outcome, Reason, str]] = asyncio.get_running_loop().create_future()
         self._zero_ns, self._zero_utc_ns = time.monotonic_ns(), time.time_ns()
         self._capture = self._begin_capture(launch)
+        self._hurried = False  # another worker may be waiting
         self._recording = False  # something has been written
-        self._spool = RecordingSpool(launch.folder)
-        if not self._spool.lock():
-            log.warning("another worker still writes this recording")
+        self._spool = spool
         loop = asyncio.get_running_loop()
         around = Surroundings(
             spec=spec,
@@ -86,6 +100,7 @@ class _Worker:
             epoch=launch.epoch,
             zero_utc_ns=self._zero_utc_ns,
             report=lambda body: self._journaled(body, lambda: loop.call_soon_threadsafe(self._media_told, body)),
+            finish_parts=lambda: not self._hurried,
             request_keyframe=lambda track: loop.call_soon_threadsafe(self._connector.request_keyframe, track),
         )
         self._media = MediaThread(around, clock=lambda: time.monotonic_ns() - self._zero_ns, failed=self._media_failed)
@@ -94,7 +109,7 @@ class _Worker:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, lambda: self._end("complete", "shutdown"))
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._end("complete", "shutdown", hurried=True))
         line = asyncio.create_task(self._link.run())
         try:
             outcome, reason, detail = await self._record()
@@ -116,7 +131,7 @@ class _Worker:
             await self._until_the_end(joining)
             if joining.done():
                 await joining
-                self._connector.subscribe(self._spec.subscription)
+                self._connector.subscribe(self._subscription)
                 self._media.start()
                 self._link.report(PhaseChanged(phase="ready"))
                 await self._until_the_end()
@@ -146,10 +161,11 @@ class _Worker:
             if not joining and self._audience.idle_seconds() >= self._spec.max_idle_seconds:
                 self._end("complete", "idle")
             if self._link.lease_left <= 0:
-                self._end("interrupted", "shutdown", "the agent is gone")
+                self._end("interrupted", "shutdown", "the agent is gone", hurried=True)
 
-    def _end(self, outcome: Outcome, reason: Reason, detail: str = "") -> None:
+    def _end(self, outcome: Outcome, reason: Reason, detail: str = "", *, hurried: bool = False) -> None:
         if not self._ending.done():
+            self._hurried = hurried
             log.info("ending", extra={"reason": reason})
             self._media.end_now()
             self._ending.set_result((outcome, reason, detail))
@@ -160,6 +176,7 @@ class _Worker:
         if isinstance(command, Stop):
             self._end("complete", command.reason)
         elif isinstance(command, Subscribe):
+            self._subscription = command.subscription  # it may come before we have joined
             self._audience.subscribe(command.subscription)
             self._connector.subscribe(command.subscription)
         elif isinstance(command, SetLayout):

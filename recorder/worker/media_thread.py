@@ -35,7 +35,9 @@ class MediaThread:
         self._failed = failed
         self._request_keyframe = around.request_keyframe
         self._writer = Writer()
-        self._pipeline = pipeline.create(replace(around, defer=self._writer.put))
+        self._pipeline = pipeline.create(
+            replace(around, defer=self._writer.put, finish_parts=lambda: self._error is None and around.finish_parts())
+        )
         self._asked_ns: int | None = None
         self._broken: set[Track] = set()  # pictures are missing: the next ones cannot be decoded before a keyframe
         self._queue: deque[tuple[pipeline.Input, int]] = deque()
@@ -105,6 +107,9 @@ class MediaThread:
                     if wait > 0:
                         self._closing.wait(wait)
                 self._step()
+            except Exception as error:
+                self._error = error
+                raise
             finally:  # also after a failure: open files hold up to two hours
                 try:
                     self._pipeline.close(self._clock())

@@ -80,6 +80,10 @@ class Pipeline(Protocol):
         """Record up to `now_ns` and close every file."""
 
 
+def _always() -> bool:
+    return True
+
+
 def _at_once(job: Callable[[], object]) -> None:
     job()
 
@@ -96,6 +100,8 @@ class Surroundings:
     report: Callable[[EventBody], object]
     request_keyframe: Callable[[Track], object]
     defer: Callable[[Callable[[], object]], object] = _at_once  # for what may wait for the disk, in order
+    # Asked at the end: whether there is time to rewrite MP4 parts. Else that is left to the next worker: nobody records meanwhile.
+    finish_parts: Callable[[], bool] = _always
 
     def shelf(self) -> Shelf:
         """Where the outputs put finished files; one for each recording."""

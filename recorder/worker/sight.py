@@ -66,8 +66,13 @@ class Sight:
         self._stopped_ns = None
 
     def stopped_for(self, now_ns: int) -> int:
-        """How long there has been nothing to see, in ns: since the stream stopped, or since a frame that came all the same."""
-        return 0 if self._stopped_ns is None else now_ns - max(self._stopped_ns, self._pictured_ns)
+        """How long there has been nothing new to see, in ns; 0 while the stream goes on.
+
+        It counts from the last picture: of one who just sends nothing the channel tells seconds later that the stream stopped.
+        """
+        if self._stopped_ns is None:
+            return 0
+        return now_ns - (self._stopped_ns if self.picture is None else self._pictured_ns)
 
     @property
     def is_empty(self) -> bool:

@@ -10,6 +10,8 @@ import os
 import signal
 import time
 
+from recorder.outputs import FRAGMENTS, Draft, Shelf
+from recorder.outputs.names import Names
 from recorder.protocol import (
     Done,
     Ended,
@@ -39,6 +41,10 @@ def run(launch: Launch) -> None:
     script = set(RecordingSpec.model_validate_json(launch.spec_json).channel.split("-"))
     if "stillborn" in script:
         os._exit(3)
+    if launch.task == "salvage":
+        return  # in vain: what it finishes when it can, tests of the whole service see
+    if "late" in script:
+        time.sleep(1.5)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_Worker(launch, script).run())
 
@@ -92,6 +98,10 @@ class _Worker:
         opened = FileOpened(file=file)
         self._spool.append(opened.model_dump(mode="json"))
         self._link.report(opened)
+        if "unfinished" in self._script:
+            shelf = Shelf(self._spool, Names(self._spec.sid, self._spec.channel), epoch=self._epoch, epoch_utc_ns=time.time_ns())
+            part = shelf.open(Draft(shelf.names.mp4(0), None, 0, _now_ms()))
+            part.with_name(f"{part.name}{FRAGMENTS}").write_bytes(os.urandom(SLICE_BYTES))
         if "mp4" in self._script:
             self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch}.mp4", None)
         while not self._stop.is_set() and self._link.lease_left > 0:

@@ -16,11 +16,11 @@ from pydantic import SecretStr
 
 from recorder.agent.agent import Agent
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import Done, Ended, ImageFailed, Message, Refused, Report, SetLayout, Stop, WorkerHello
+from recorder.protocol import Done, Ended, ImageFailed, Message, Refused, Report, SetLayout, Stop, Subscribe, WorkerHello
 from recorder.settings import Agent as AgentSettings
 from recorder.settings import ConfigError, Settings
 from recorder.settings import Recording as RecordingSettings
-from recorder.spec import Layout, RecordingSpec, Storage
+from recorder.spec import Layout, RecordingSpec, Storage, Subscription, UidRule
 from storage.journal import Journal
 from tests import seaweedfs
 from tests.image_server import image_server, png, whole
@@ -280,6 +280,26 @@ async def test_agent_reports_a_recording_without_media(settings: Settings, contr
     assert not settings.recordings_dir.exists()
 
 
+async def test_an_mp4_that_cannot_be_finished_is_kept_and_told(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices-unfinished")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 2)
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason, finished.uploading) == ("interrupted", "stopped", "unknown")
+    assert "1 MP4" in finished.detail
+    async with asyncio.timeout(10):
+        while "stay in the spool" not in agent.log():
+            await asyncio.sleep(0.02)
+    name = f"{job.sid}_slices-unfinished_0.mp4"
+    fragments = settings.spool_dir / job.sid / "partial" / f"{name}.fragments"
+    assert fragments.exists()
+    await agent.kill()
+    await agent.start()
+    await control.until(lambda: len(control.hellos) >= 2)
+    assert fragments.exists()
+
+
 async def test_agent_goes_on_without_a_control_plane(settings: Settings, tmp_path: Path) -> None:
     control = Control(settings.control_socket)
     agent = AgentProcess(settings, tmp_path)
@@ -383,6 +403,27 @@ async def test_agent_passes_commands_to_the_worker_and_to_its_successor(settings
     assert (settings.spool_dir / job.sid / "layouts").read_text() == "0\n1\n"
 
 
+async def test_what_is_changed_before_a_worker_is_there_reaches_it(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    async with image_server() as server:
+        server.answers["/a.png"] = whole(png((1, 2, 3)))
+        job = spec("slices-late")
+        assert await control.offer(job) == Done()
+        async with asyncio.timeout(10):
+            while not any(record["type"] == "worker" for record in Journal(settings.spool_dir / job.sid / "uploads").read().records):
+                await asyncio.sleep(0.02)
+        layout = Layout(number=1, background_image=server.url("/a.png"))
+        assert await control.ask(SetLayout(sid=job.sid, layout=layout)) == Done()
+        assert await control.ask(Subscribe(sid=job.sid, subscription=Subscription(video=UidRule(kind="none")))) == Done()
+        commands = settings.spool_dir / job.sid / "commands"
+        assert not commands.exists()  # the worker is not there yet
+        async with asyncio.timeout(10):
+            while not commands.exists() or len(commands.read_text().split()) < 3:
+                await asyncio.sleep(0.02)
+        assert commands.read_text().split() == ["layout", "subscribe", "image"]
+        await control.ask(Stop(sid=job.sid))
+        await control.until_finished(job.sid)
+
+
 async def test_agent_listens_to_its_own_workers_only(settings: Settings, control: Control, agent: AgentProcess) -> None:
     job = spec("slices")
     await control.offer(job)
@@ -480,9 +521,9 @@ async def test_images_reach_every_worker_and_come_before_the_layout_that_names_t
         await until_told("image")
         again = Layout(number=1, default_user_background_image=server.url("/a.png"))
         assert await control.ask(SetLayout(sid=job.sid, layout=again)) == Done()
-        await until_told("image image layout")
+        await until_told("image layout")  # the worker has the image
         os.kill(worker_pid(settings, job.sid), signal.SIGKILL)
-        await until_told("image image layout image")
+        await until_told("image layout image")
         await control.ask(Stop(sid=job.sid))
         await control.until_finished(job.sid)
         assert server.asked == ["/a.png"]

@@ -12,6 +12,7 @@ from mixer.canvas import colour
 from mixer.fit import Size
 from mixer.picture import Colour, Picture, Planes
 from recorder.frames import Track
+from recorder.hub.ingest import SILENT_NS
 from recorder.spec import Canvas, Layout, RecordingSpec, Region, Subscription, UidRule, UserBackground
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
@@ -86,11 +87,20 @@ def test_an_image_takes_the_place_of_stopped_video_after_exactly_three_and_a_hal
     people = [person(101, sound=False), person(102, "vp8", sound=False, end=2), person(102, "vp8", sound=False, start=8, end=10)]
     events = [*TWO, (0.1, image("u", GREEN)), (2.01, Stopped(VIDEO)), (8.01, Started(VIDEO))]
     frames = pictures(record(tmp_path, spec(layout=layout), people, events, 10))
-    assert first(frames, RIGHT, "green", after=30) == 166  # 2.01 s + 3.5 s = 5.51 s, and picture 166 is the first after it
-    assert {shows(frame, RIGHT) for frame in frames[30:166]} == {102}
-    assert {shows(frame, RIGHT) for frame in frames[166:239]} == {"green"}
+    assert first(frames, RIGHT, "green", after=30) == 164  # the last picture of 102 is number 59, and 3.5 s are 105
+    assert {shows(frame, RIGHT) for frame in frames[30:164]} == {102}
+    assert {shows(frame, RIGHT) for frame in frames[164:239]} == {"green"}
     assert {shows(frame, RIGHT) for frame in frames[242:]} == {102}
     assert {shows(frame, LEFT) for frame in frames[30:]} == {101}
+
+
+def test_who_mutes_by_sending_nothing_is_replaced_no_later(tmp_path: Path) -> None:
+    """The hub tells of a client without `PUT mute` when nothing came for `SILENT_NS`."""
+    layout = Layout(number=1, default_user_background_image="u")
+    people = [person(101, sound=False), person(102, "vp8", sound=False, end=2)]
+    events = [*TWO, (0.1, image("u", GREEN)), (2.0 + SILENT_NS / SECOND, Stopped(VIDEO))]
+    frames = pictures(record(tmp_path, spec(layout=layout), people, events, 7))
+    assert 160 <= first(frames, RIGHT, "green", after=60) <= 165
 
 
 def test_without_an_image_the_last_picture_stays_until_one_is_set(tmp_path: Path) -> None:
@@ -138,6 +148,17 @@ def test_images_by_their_precedence(tmp_path: Path) -> None:
     # Fitted into 64 x 180: the middle 64 rows are the image, the rest is bars.
     assert [shows(frames[100], measure.Rect(64, y, 64, 20)) for y in (10, 80, 150)] == ["black", "blue", "black"]
     assert seen(120) == seen(140) == [101, "black", "black", "black", "black"]  # every omitted member is back at its default
+
+
+@pytest.mark.parametrize(("own", "then"), [((), "black"), ((UserBackground(uid=102, url="own"),), "green")])
+def test_a_region_of_somebody_who_left_shows_nothing_of_them(tmp_path: Path, own: tuple[UserBackground, ...], then: str) -> None:
+    regions = (Region(uid=101, x=0, y=0, width=0.5, height=1), Region(uid=102, x=0.5, y=0, width=0.5, height=1))
+    people = [person(101, sound=False), person(102, "vp8", sound=False, end=2)]
+    events = [*TWO, (0.1, image("own", GREEN)), (2.2, Stopped(VIDEO)), (2.2, Left(102))]
+    made = spec(layout=Layout(number=3, regions=regions, user_backgrounds=own))
+    frames = pictures(record(tmp_path, made, people, events, 4))
+    assert {shows(frame, RIGHT) for frame in frames[30:66]} == {102}
+    assert {shows(frame, RIGHT) for frame in frames[66:]} == {then}
 
 
 def test_an_image_that_comes_after_its_layout_was_replaced_does_not_show(tmp_path: Path) -> None:

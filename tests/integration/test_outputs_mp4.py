@@ -9,6 +9,8 @@ import pytest
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.outputs.mux import Mp4File
 from recorder.spec import Canvas
+from recorder.worker.salvage import salvage
+from storage.spool import RecordingSpool
 from tests.outputs_media import (
     SECOND_NS,
     Encoded,
@@ -132,6 +134,23 @@ def test_pictures_with_uneven_times_keep_them(tmp_path: Path) -> None:
     (made,) = slices(play(output, pictures, aac(469)) + output.close())
     seen = [float(packet["pts_time"]) for packet in packets(spool.folder / made.name, "v")]
     assert seen == pytest.approx([ms / 1000 for ms in at_ms], abs=2e-5)
+
+
+def test_a_part_that_cannot_be_finished_stops_nothing_and_is_finished_later(tmp_path: Path) -> None:
+    shelved, spool = shelf(tmp_path / "spool")
+    recording = RecordingSpool(tmp_path / "spool")
+    output = CompositeMp4(shelved, canvas=CANVAS, audio=True, part_seconds=4)
+    obstacle = recording.partial("0123456789abcdef0123456789abcdef_room_0.mp4")
+    obstacle.mkdir(parents=True)  # as a full disk would
+    products = play(output, video("h264", 150, gop=45), aac(469)) + output.close()
+    assert [item.name.rpartition("_")[2] for item in slices(products)] == ["1.mp4"]
+    obstacle.rmdir()
+    salvage(recording, 1)
+    (made,) = [record for record in recording.records() if record["type"] == "slice"]
+    assert made["name"] == obstacle.name
+    assert made["duration_ns"] == pytest.approx(6 * SECOND_NS, abs=AAC_NS)
+    assert decode_errors(recording.file(obstacle.name)) == ""
+    assert recording.left_open() == []
 
 
 def test_what_a_crash_leaves_of_a_part_plays(tmp_path: Path) -> None:

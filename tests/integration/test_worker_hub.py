@@ -13,6 +13,7 @@ from recorder.settings import Settings
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
+from storage.spool import RecordingSpool
 from tests.live import TestedWorker, hub, publisher, settings
 
 SID = "c0ffee" * 5 + "00"
@@ -134,6 +135,17 @@ async def test_commands_are_obeyed_until_the_end(tmp_path: Path) -> None:
         assert isinstance(await worker.tell(Stop(sid=SID)), Refused)
         await worker.until(lambda: worker.ended is not None)
         assert worker.slices == []
+
+
+async def test_a_worker_waits_for_the_one_before_it_to_let_go_of_the_files(tmp_path: Path) -> None:
+    at = settings(tmp_path)
+    writing = RecordingSpool(at.spool_dir / SID)
+    assert writing.lock()
+    async with TestedWorker(at, _spec("mix")).running() as worker:
+        await asyncio.sleep(4)
+        assert worker.reports == []
+        writing.close()
+        await worker.until(lambda: "starting" in worker.phases(), 5)
 
 
 async def test_without_a_hub_the_recording_fails_with_a_reason(tmp_path: Path) -> None:

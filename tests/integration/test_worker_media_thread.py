@@ -1,6 +1,7 @@
 """The media thread: what a stall does, and what is left when the media path fails."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,22 +17,34 @@ from recorder.tools import measure
 from recorder.tools.content import tone_hz
 from recorder.worker.media_thread import VIDEO_LIMIT, MediaThread
 from recorder.worker.pipeline import Joined, Surroundings
+from recorder.worker.salvage import salvage
 from storage.journal import Record
 from storage.spool import RecordingSpool
 from tests.integration.media import SECOND, Person
 
 
 class Fixture:
-    def __init__(self, folder: Path, mode: str, *, video: bool = False, slice_seconds: float = 15) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mode: str,
+        *,
+        video: bool = False,
+        slice_seconds: float = 15,
+        mp4: bool = False,
+        finish_parts: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.now_ns = 0
         self.reports: list[EventBody] = []
         self.failures: list[Exception] = []
         self.spool = RecordingSpool(folder)
         self.keyframes: list[Track] = []
         spec = RecordingSpec.model_validate({"sid": "a" * 32, "app_id": "app", "channel": "room", "uid": 1, "mode": mode, "video": video})
+        spec = spec.model_copy(update={"mp4": mp4})
         settings = Recording(slice_seconds=slice_seconds)
         zero_ns = 1_700_000_000 * SECOND
         around = Surroundings(spec, settings, self.spool, 0, zero_ns, self.reports.append, self.keyframes.append)
+        around = replace(around, finish_parts=finish_parts)
         self.thread = MediaThread(around, clock=self._clock, failed=self.failures.append)
         self.stall: Callable[[], None] | None = None  # called once, when the thread is at work
 
@@ -121,6 +134,22 @@ async def test_too_many_frames_cost_pictures_and_no_sound(tmp_path: Path) -> Non
     assert recorded.thread.frames_dropped == 2
     await asyncio.to_thread(recorded.thread.close)
     assert len(measure.beep_onsets(recorded.whole(tmp_path), tone_hz(101))) == 10
+
+
+@pytest.mark.parametrize("in_a_hurry", [False, True])
+async def test_who_fails_or_is_in_a_hurry_leaves_the_mp4_to_be_finished_by_others(tmp_path: Path, in_a_hurry: bool) -> None:
+    recorded = Fixture(tmp_path / "spool", "mix", mp4=True, finish_parts=lambda: not in_a_hurry)
+    recorded.put_sound(6)
+    if not in_a_hurry:
+        recorded.thread.put(EncodedFrame(Track(102, "audio"), "opus", b"\0", True, None))  # type: ignore[arg-type]  # a fault of ours
+    recorded.thread.start()
+    with contextlib.nullcontext() if in_a_hurry else pytest.raises(TypeError):
+        await asyncio.to_thread(recorded.thread.close)
+    names = [record["name"] for record in recorded.spool.records() if record["type"] == "slice"]
+    assert [Path(str(name)).suffix for name in names] == [".ts"]
+    salvage(recorded.spool, 1)
+    (mp4,) = (record["name"] for record in recorded.spool.records() if str(record.get("name")).endswith(".mp4") and "sha256" in record)
+    assert measure.probe(recorded.spool.file(str(mp4))).duration > 5
 
 
 @pytest.mark.parametrize("mode", ["mix", "individual"])

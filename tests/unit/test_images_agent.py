@@ -32,8 +32,8 @@ class Scene:
         users = tuple(UserBackground(uid=uid, url=url) for uid, url in enumerate(urls, 1))
         self.images.want(Layout(user_backgrounds=users), Canvas())
 
-    async def finish(self, url: str) -> None:
-        self.gates.pop(url).set_result((64, 48))
+    async def finish(self, url: str, size: tuple[int, int] = (64, 48)) -> None:
+        self.gates.pop(url).set_result(size)
         await settled()
 
     async def fail(self, url: str) -> None:
@@ -81,7 +81,10 @@ async def test_one_url_is_fetched_once_however_often_it_is_named(scene: Scene) -
     await settled()
     assert scene.fetched == {"a": 1, "b": 1, "c": 1}
     assert scene.urls == ["a", "c"]
-    assert [image.url for image in scene.images.ready_for(Layout(background_image="a", default_user_background_image="x"))] == ["a"]
+    await scene.images.give(Layout(background_image="a", default_user_background_image="x"))
+    assert scene.urls == ["a", "c"]  # the worker has it
+    await scene.images.give(Layout(background_image="c"))
+    assert scene.urls == ["a", "c", "c"]  # it forgot that one with the layout that names it no more
 
 
 async def test_what_comes_after_its_layout_was_replaced_is_not_told(scene: Scene) -> None:
@@ -94,7 +97,7 @@ async def test_what_comes_after_its_layout_was_replaced_is_not_told(scene: Scene
     scene.want("old")
     await settled()
     assert scene.fetched["old"] == 1
-    assert [image.url for image in scene.images.ready_for(Layout(background_image="old"))] == ["old"]
+    assert scene.urls == ["old"]
 
 
 async def test_a_new_worker_is_told_everything(scene: Scene) -> None:
@@ -138,3 +141,20 @@ async def test_a_flood_of_layouts_is_bounded(scene: Scene) -> None:
         await settled()
         await scene.finish(f"last-{number}")
     assert len(list((scene.folder / "images").iterdir())) <= 1 + 16 + 1
+
+
+async def test_all_images_of_a_recording_together_are_bounded(scene: Scene) -> None:
+    """Ten at most of this size; those that no layout names any more give way first."""
+    large = (2048, 2048)
+    scene.want(*(f"old-{index}" for index in range(10)))
+    await settled()
+    for index in range(10):
+        await scene.finish(f"old-{index}", large)
+    assert scene.urls == [f"old-{index}" for index in range(10)]
+    scene.want(*(f"new-{index}" for index in range(11)))
+    await settled()
+    for index in range(11):
+        await scene.finish(f"new-{index}", large)
+    assert scene.urls[10:] == [f"new-{index}" for index in range(10)]
+    assert [failure.why for failure in scene.failed] == ["picture"]
+    assert len(list((scene.folder / "images").iterdir())) == 10

@@ -100,10 +100,15 @@ def test_every_size_becomes_even(size: tuple[int, int], made: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_large_ones_are_made_smaller_but_still_cover_the_canvas(kind: str) -> None:
-    (width, height), left, right = colours(saved(two_halves(4096, 3072), kind), 640, 360)
-    assert min(width, height) >= 640
-    assert max(width, height) < 2 * 4096 / 3072 * 640
+@pytest.mark.parametrize(
+    ("size", "canvas", "made"),
+    [((4096, 3072), (640, 360), (640, 480)), ((3838, 4096), (1920, 1080), (1920, 2048)), ((1200, 400), (640, 360), (1080, 360))],
+)
+def test_large_ones_are_made_smaller_but_still_cover_the_canvas(
+    kind: str, size: tuple[int, int], canvas: tuple[int, int], made: tuple[int, int]
+) -> None:
+    found, left, right = colours(saved(two_halves(*size), kind), *canvas)
+    assert found == made
     assert near(left, RED)
     assert near(right, BLUE)
 
