@@ -48,6 +48,12 @@ SCENARIOS = (
     Scenario("ssrc_change", "N15", (Sender(restarts=(3.0,)),)),
     Scenario("ssrc_changes_often", "N16", (Sender(restarts=tuple(second / 2 for second in range(1, 16))),)),
     Scenario("resolution", "N17", (Sender(pictures=(Picture(), Picture(3.5, width=640, height=360), Picture(6.0, width=160, height=90))),)),
+    Scenario(
+        "resolution_often",
+        "N17",
+        (Sender(pictures=tuple(Picture(n / 2, width=320 * (1 + n % 2), height=180 * (1 + n % 2)) for n in range(16))),),
+    ),
+    Scenario("aspect", "N18", (Sender(pictures=(Picture(), Picture(3.0, width=240, height=240), Picture(6.0, width=180, height=320))),)),
     Scenario("codec", "N17", (Sender(pictures=(Picture(), Picture(4.0, codec="h264"))),)),
     Scenario("rotation", "N18", (Sender(pictures=(Picture(), Picture(3.0, rotation=90), Picture(6.0, rotation=180))),)),
     Scenario("dtx", "N19", (Sender(silent=(2.5, 5.5)),)),

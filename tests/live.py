@@ -52,14 +52,16 @@ async def _until_reachable(port: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def publisher(url: str, uid: int, *options: str, app: str = "app", channel: str = "room") -> AsyncIterator[None]:
+async def publisher(
+    url: str, uid: int, *options: str, app: str = "app", channel: str = "room"
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A `cloud-recorder publish` process, from when it has joined; encoded media is kept in build/ for the next run."""
     where = ("--hub", url, "--app", app, "--channel", channel, "--uid", str(uid), "--cache", str(ROOT / "build" / "media"))
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "publish.log"
         async with spawned(log, "publish", *where, *options) as process:
             await until_said(process, log, "publishing as", f"publisher {uid}")
-            yield
+            yield process
 
 
 class TestedWorker:

@@ -220,3 +220,26 @@ async def narrow_path(folder: Path, measured: Measured, *, seconds: float) -> No
     assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
     assert len(seen[_STEADY].beeps) >= seconds / 2
     assert measured["grown_megabytes"] < 10
+
+
+async def vanished_and_back(folder: Path, measured: Measured, *, seconds: float) -> None:
+    """N9 as publishers see it: one is cut off without a word, and joins again under the same uid once it can."""
+    async with room(folder) as at:
+        async with publisher(at.url, _STEADY) as process:
+            await at.recording()
+            await asyncio.sleep(4)
+            process.kill()
+        await asyncio.sleep(seconds)
+        async with publisher(at.url, _STEADY):
+            back = time.time()
+            await asyncio.sleep(6)
+            seen, expected = await at.watched((_STEADY, _LEFT))
+            stopped = time.time()
+    steady = seen[_STEADY]
+    measured |= steady.figures() | {"expected_seconds": round(expected, 3), "away_seconds": seconds}
+    assert abs(steady.length - expected) <= _LENGTH_TOLERANCE_SECONDS
+    assert abs(steady.sound_length - steady.length) <= 0.1
+    returned = expected - (stopped - back)
+    assert [at for at, _ in steady.pictures if at > returned + 1]
+    assert len([beep for beep in steady.beeps if beep > returned + 0.5]) >= 4
+    assert steady.offset_p95() <= _SYNC_SECONDS

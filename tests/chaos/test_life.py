@@ -8,6 +8,12 @@ from tests.chaos import life_rows as rows
 from tests.chaos.life_rows import Measured
 
 
+@pytest.mark.row("N9")
+@pytest.mark.parametrize("seconds", [2, 45])
+async def test_vanished_and_back(tmp_path: Path, measured: Measured, seconds: float) -> None:
+    await rows.vanished_and_back(tmp_path, measured, seconds=seconds)
+
+
 @pytest.mark.row("N24")
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_coming_and_going(tmp_path: Path, measured: Measured, seed: int) -> None:
