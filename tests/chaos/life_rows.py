@@ -198,7 +198,8 @@ async def crowd(folder: Path, measured: Measured, *, people: int) -> None:
             seen, expected = await at.watched((_STEADY, _LEFT))
     measured |= seen[_STEADY].figures() | {"people": people, "expected_seconds": round(expected, 3)}
     assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
-    assert seen[_STEADY].frozen_seconds <= 2.0
+    assert all(gap.seconds <= 1.0 for gap in seen[_STEADY].frozen)  # a machine that is too slow makes fewer pictures, but goes on
+    assert len(seen[_STEADY].beeps) >= int(expected) - 1
     assert seen[_STEADY].offset_p95() <= _SYNC_SECONDS
 
 
@@ -206,7 +207,7 @@ async def narrow_path(folder: Path, measured: Measured, *, seconds: float) -> No
     """N30: 200 kbit/s and 800 ms there and back, less than what is sent: most of the sound is recorded, nothing piles up, length exact."""
     narrow, back = Conditions(delay_ms=400, rate_kbps=200), Conditions(delay_ms=400)
     async with room(folder) as at, ImpairedHub(at.url, seed=1, media=narrow, feedback=back).running() as network:
-        async with publisher(network.url, _STEADY, "--size", "320x180", "--fps", "15", "--bitrate", "120"):
+        async with publisher(network.url, _STEADY, "--size", "320x180", "--fps", "15", "--bitrate", "145"):
             await at.recording()
             await asyncio.sleep(seconds / 2)
             memory = at.worker.resident_bytes()

@@ -29,7 +29,7 @@ def test_scenario(tmp_path: Path, scenario: Scenario, seed: int) -> None:
 
 
 @pytest.mark.row("N20")
-@pytest.mark.parametrize("codec", ["VP8", "H264", "VP9", "AV1"])
+@pytest.mark.parametrize("codec", ["vp8", "h264", "vp9", "av1"])
 async def test_what_is_not_decoded_is_not_negotiated(codec: str) -> None:
     await answered_without(codec)
 
