@@ -35,7 +35,7 @@ BOUNDS = {
     "ssrc_changes_often": Bounds(missing=240, still=GOP_SECONDS + 0.1),  # N16
     "rotation": Bounds(missing=240, still=8, offset=9),  # marks of a turned picture cannot be read; its rotation is looked at below
     "aspect": Bounds(missing=240, still=8, offset=9),  # the same: what is cropped; the canvas must not change its size
-    "video_late": Bounds(missing=6, still=0.12, offset=0.085),  # until the reports have told; the rest is looked at below
+    "video_late": Bounds(missing=6, still=0.12, offset=0.095),  # 80 ms and jitter until the reports have told; the rest is looked at below
     "dtx": Bounds(beeps=frozenset({1, 2, 6, 7})),  # N19
     "mute": Bounds(missing=76, still=2.7, beeps=frozenset({1, 2, 6, 7})),  # N24
     "join_leave": Bounds(missing=240, still=8, offset=9),  # the picture of two is looked at below
