@@ -130,7 +130,7 @@ class AudioDecoder:
     def _convert(self, frame: AudioFrame) -> Sound:
         if not self._upsampler:
             sound = self._planes(frame)
-            if -1 <= sound.min() and sound.max() <= 1:  # false for NaN
+            if sound.min() >= -1 and sound.max() <= 1:  # false for NaN
                 return sound
         samples = frame.to_ndarray()
         sound = samples.astype(np.float32, copy=False)

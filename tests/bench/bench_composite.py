@@ -16,7 +16,7 @@ from pathlib import Path
 from recorder.protocol import FileOpened
 from recorder.spec import Canvas
 from tests.bench import Result
-from tests.bench.composing import FIRST_UID, Room
+from tests.bench.composing import FIRST_UID, SMALL, Room
 from tests.bench.composing.command import Ffmpeg
 from tests.bench.composing.floor import Floor
 from tests.bench.composing.ours import replayed
@@ -26,7 +26,6 @@ ROUNDS = 5
 WARM_SECONDS = 3
 MEASURED_SECONDS = 10
 
-SMALL = Canvas(width=640, height=360, fps=15, bitrate_kbps=500)
 LARGE = Canvas(width=1280, height=720, fps=30, bitrate_kbps=1800)
 HUGE = Canvas(width=1920, height=1080, fps=30, bitrate_kbps=3000)
 ROOMS = {
@@ -71,8 +70,12 @@ async def _recorded(room: Room, rounds: int) -> tuple[list[float], list[float]]:
         at = settings(Path(folder))
         async with contextlib.AsyncExitStack() as stack:
             url = await stack.enter_async_context(hub(at))
-            video = ("--video", "vp8", "--fps", str(room.source[2]), "--bitrate", str(room.source_kbps)) if room.source else ("--video", "none")
-            await stack.enter_async_context(publisher(url, FIRST_UID, "--count", str(room.people), *video))
+            video = ["none"]
+            if room.source:
+                video = ["vp8", "--fps", str(room.source[2]), "--bitrate", str(room.source_kbps)]
+                ("--video", "vp8", "--fps", str(room.source[2]), "--bitrate", str(room.source_kbps)) if room.source else ("--video", "none")
+            )
+            await stack.enter_async_context(publisher(url, FIRST_UID, "--count", str(room.people), "--video", *video))
             await asyncio.sleep(3)  # the others join
             for number in range(rounds):
                 async with TestedWorker(at, room.spec(f"{number:032x}")).running() as worker:

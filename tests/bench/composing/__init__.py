@@ -17,6 +17,7 @@ from tests.live import ROOT
 CAPTURES = ROOT / "build" / "captures"
 FIRST_UID = 101
 LAYOUT = 1
+SMALL = Canvas(width=640, height=360, fps=15, bitrate_kbps=500)
 SECONDS = 16
 _PATIENCE_NS = 500_000_000
 
@@ -52,7 +53,7 @@ class Room:
         width, height, fps = self.source or (0, 0, 15)
         pictures = (Picture(width=width, height=height),) if self.source else ()
         senders = tuple(Sender(uid, pictures, fps=fps, bitrate_kbps=self.source_kbps) for uid in self.uids)
-        scenario = corpus.Scenario("room", "", senders, seconds=self.seconds, canvas=self.canvas, looped=True)
+        scenario = corpus.Scenario("room", "", senders, seconds=self.seconds, canvas=self.canvas, layout=LAYOUT, looped=True)
         folder = CAPTURES / f"{self.people}-{hashlib.sha256(repr(scenario).encode()).hexdigest()[:16]}"
         if (folder / DESCRIPTION).exists():
             return load(folder)

@@ -99,5 +99,3 @@ def _opus() -> AudioCodecContext:
     context.layout = "stereo"
     context.open()
     return context
-
-
