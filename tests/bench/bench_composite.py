@@ -73,8 +73,6 @@ async def _recorded(room: Room, rounds: int) -> tuple[list[float], list[float]]:
             video = ["none"]
             if room.source:
                 video = ["vp8", "--fps", str(room.source[2]), "--bitrate", str(room.source_kbps)]
-                ("--video", "vp8", "--fps", str(room.source[2]), "--bitrate", str(room.source_kbps)) if room.source else ("--video", "none")
-            )
             await stack.enter_async_context(publisher(url, FIRST_UID, "--count", str(room.people), "--video", *video))
             await asyncio.sleep(3)  # the others join
             for number in range(rounds):
