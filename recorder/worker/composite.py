@@ -1,9 +1,9 @@
 """Composite recording: every participant on one canvas and in one mix, encoded once.
 
 Output is made by the clock: picture n belongs to the time `start + n / fps` whatever came in, and shows of every participant the
-picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it, and together with
-its neighbours of a tenth of a second: what is done in a row finds its code and tables in the processor's cache. A machine that
-cannot keep up makes fewer pictures, on the same grid; sound is always whole.
+picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it. A machine that
+cannot keep up makes fewer pictures, on the same grid; sound is always whole. Both are made a few at a time: what is done in a
+row finds its code and tables in the processor's cache, and the thread wakes up less often.
 
 Events have their place on the same timeline: the time they came. A layout shows from the first picture on whose time is not
 before that, so with what people did at that moment, although that picture is made `latency_ms` later.
@@ -34,7 +34,8 @@ from recorder.worker.sight import Sight
 from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
-BATCH_NS = SECOND // 10  # of output that is made together
+PICTURES_NS = SECOND // 15  # of output whose pictures are made together
+SOUND_BLOCKS = 10  # of the encoder that are made together: 213 ms
 STILL_NS = 7 * SECOND // 2  # so long the last picture stays before an image takes its place
 ENCODER_LATE = 10006  # alarm: fewer pictures are made than were asked for
 
@@ -86,9 +87,10 @@ class Composite:
 
     def close(self, now_ns: int) -> None:
         try:
-            self._produce(now_ns - 1)  # a picture is shown from its time on: one at the very end would be shown for no time
+            until_ns = now_ns - 1  # a picture is shown from its time on: one at the very end would be shown for no time
+            self._produce(until_ns)
             if self._start_ns is not None and self._voices:
-                self._files.audio(self._voices.finish(), self._start_ns)
+                self._files.audio(self._voices.finish(until_ns), self._start_ns)
             if self._start_ns is not None and self._pictures:
                 self._files.video(self._pictures.finish(), self._start_ns)
         finally:
@@ -106,7 +108,7 @@ class Composite:
                 part.begin(start_ns)
 
     def _next_ns(self) -> int:
-        """When the next picture or block of sound is complete, whichever is earlier."""
+        """When the next picture or batch of sound is complete, whichever is earlier."""
         return min(part.next_ns() for part in (self._pictures, self._voices) if part)
 
     def _produce(self, until_ns: int) -> None:
@@ -182,7 +184,7 @@ class _Pictures:
 
     def batch_ns(self) -> int:
         """When as many pictures are complete as are made together."""
-        return self._start_ns + (self._number + max(BATCH_NS * self._fps // SECOND, 1) - 1) * SECOND // self._fps
+        return self._start_ns + (self._number + max(PICTURES_NS * self._fps // SECOND, 1) - 1) * SECOND // self._fps
 
     def apply(self, event: Event, time_ns: int) -> None:
         """What concerns pictures alone."""
@@ -275,23 +277,29 @@ class _Voices:
         self._mixer.forget(uid)
 
     def next_ns(self) -> int:
-        return self._after(1)
+        return self._after(SOUND_BLOCKS)
 
-    def batch_ns(self) -> int:
-        """When as much sound is complete as is made together."""
-        return self._after(BATCH_NS * RATE_HZ // SECOND // FRAME_SAMPLES)
+    batch_ns = next_ns
 
     def _after(self, blocks: int) -> int:
         return self._start_ns + (self._mixer.position + blocks * FRAME_SAMPLES) * SECOND // RATE_HZ
 
     def produce(self) -> list[Packet]:
         self._decode()
+        return [packet for _ in range(SOUND_BLOCKS) for packet in self._block()]
+
+    def finish(self, until_ns: int) -> list[Packet]:
+        """What is complete by then, and what is inside the encoder."""
+        self._decode()
+        packets = []
+        while self._after(1) <= until_ns:
+            packets += self._block()
+        return packets + self._encoder.flush()
+
+    def _block(self) -> list[Packet]:
         for uid, sound in self._sounds.items():
             self._write(uid, sound.release(self._mixer.position + FRAME_SAMPLES))
         return self._encoder.encode(self._mixer.read(FRAME_SAMPLES))
-
-    def finish(self) -> list[Packet]:
-        return self._encoder.flush()
 
     def _decode(self) -> None:
         for uid, frames in self._waiting.items():

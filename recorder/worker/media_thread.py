@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from recorder.frames import EncodedFrame, Track
-from recorder.outputs.mux import AAC_FRAME_NS
 from recorder.worker import pipeline
 from recorder.worker.writer import Writer
 
@@ -43,7 +42,7 @@ class MediaThread:
         self._queue: deque[tuple[pipeline.Input, int]] = deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="media", daemon=True)
-        self._interval_ns = 1_000_000_000 // around.spec.canvas.fps if around.spec.video else AAC_FRAME_NS
+        self._interval_ns = 1_000_000_000 // around.spec.canvas.fps
         self.frames_dropped = 0
         self.advances = 0  # times that something was due
         self.advances_late = 0  # and was finished more than a frame interval after its time
