@@ -29,13 +29,14 @@ class Compositor:
     """Owns the canvas's content. Not thread-safe; everything takes effect at the next `draw()`."""
 
     def __init__(self, canvas: Canvas, new_scaler: Callable[[], Scaler]) -> None:
-        self.spent_ns = 0  # CPU time of `draw()` so far, scaling included
+        self.spent_ns = 0  # CPU time of drawing so far, scaling included
         self._canvas = canvas
         self._new_scaler = new_scaler
         self._layers: list[_Layer] = []
         self._parts: list[_Part] = []  # of all layers, topmost first
         self._pictures: dict[int, Picture] = {}
-        self._uids: set[int] = set()  # who has a place
+        self._places: dict[int, list[_Layer]] = {}  # by user
+        self._changed: set[_Layer] = set()  # whose scaled pictures are not yet on the canvas
         self._images: Mapping[int, Image] = {}
         self._default_image: Image | None = None
         self._background = Planes.filled(canvas.size)
@@ -58,16 +59,26 @@ class Compositor:
                 if number != index and other.tile.contains(layer.tile) and (other.tile != layer.tile or number < index)
             ]
         self._parts = self._stack(self._canvas.tile)
-        self._uids = {placement.uid for placement in placements}
-        self._pictures = {uid: picture for uid, picture in self._pictures.items() if uid in self._uids}
+        self._places = {}
+        for layer in self._layers:
+            self._places.setdefault(layer.placement.uid, []).append(layer)
+        self._pictures = {uid: picture for uid, picture in self._pictures.items() if uid in self._places}
         self._is_stale = True
 
     def set_picture(self, uid: int, picture: Picture | None) -> None:
-        """Show `picture` from now on; None: the user's image or the background. Ignored for users without a place."""
+        """Show `picture` from now on; None: the user's image or the background. Ignored for users without a place.
+
+        It is scaled at once: a picture that was just decoded is still in the processor's cache, which halves the cost.
+        """
         if picture is None:
             self._pictures.pop(uid, None)
-        elif uid in self._uids:
+        elif uid in self._places:
+            started_ns = time.thread_time_ns()
             self._pictures[uid] = picture
+            for layer in self._places[uid]:
+                if layer.show(*self._content(layer.placement)):
+                    self._changed.add(layer)
+            self.spent_ns += time.thread_time_ns() - started_ns
 
     def set_background(self, colour: Colour = BLACK, picture: Picture | None = None) -> None:
         """What shows where nobody is drawn: `picture`, cropped to fill the canvas, or else `colour`."""
@@ -84,7 +95,8 @@ class Compositor:
     def draw(self) -> bool:
         """Bring the canvas up to date; tell whether it changed."""
         started_ns = time.thread_time_ns()
-        changed = [layer for layer in self._layers if layer.show(*self._content(layer.placement))]
+        changed = [layer for layer in self._layers if layer.show(*self._content(layer.placement)) or layer in self._changed]
+        self._changed.clear()
         is_stale, self._is_stale = self._is_stale, False
         if is_stale:
             self._repaint(self._canvas.tile, self._parts)

@@ -128,8 +128,12 @@ class AudioDecoder:
         return lasts
 
     def _convert(self, frame: AudioFrame) -> Sound:
+        if not self._upsampler:
+            sound = self._planes(frame)
+            if sound.min() >= -1 and sound.max() <= 1:  # false for NaN
+                return sound
         samples = frame.to_ndarray()
-        sound: Sound = samples.astype(np.float32, copy=False)
+        sound = samples.astype(np.float32, copy=False)
         if samples.dtype == np.int16:
             sound = sound / np.float32(32768)
         if not np.isfinite(sound.sum()):
@@ -141,3 +145,15 @@ class AudioDecoder:
         elif sound.shape[0] < self._channels:
             sound = np.repeat(sound, self._channels, axis=0)
         return np.clip(sound, -1, 1)  # a broken packet can be of any loudness
+
+    def _planes(self, frame: AudioFrame) -> Sound:
+        """The two planes of FFmpeg's Opus decoder, or their mean: what `_convert` does, for sound that is as it should be, in a
+        third of the time. Never a view: the decoder's memory is not kept."""
+        left, right = (np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes)  # type: ignore[call-overload]  # a buffer to Python 3.12
+        sound = np.empty((self._channels, frame.samples), np.float32)
+        if self._channels == 1:
+            np.add(left, right, out=sound[0])
+            sound *= np.float32(0.5)
+        else:
+            sound[0], sound[1] = left, right
+        return sound

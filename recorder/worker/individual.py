@@ -14,11 +14,10 @@ from recorder.frames import EncodedFrame, Track
 from recorder.media.encode import RATE, AudioEncoder, Packet
 from recorder.outputs.track import AudioTrackOutput, VideoTrackOutput
 from recorder.worker.laying import Chunk
-from recorder.worker.pipeline import Input, Stopped, Surroundings
+from recorder.worker.pipeline import NEVER, Input, Stopped, Surroundings
 from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
-NEVER = 1 << 62
 RETURN_SECONDS = 15  # a stream that comes back within this time continues its recording segment
 ASK_KEYFRAME_NS = SECOND
 _AAC_PROFILE = 0

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 8192  # frames: some ten seconds of nine people, three of fifty speakers and seventeen pictures
 VIDEO_LIMIT = QUEUE_LIMIT // 2  # the rest is for sound
-WAKE_SECONDS = 0.02
+IDLE_SECONDS = 0.02  # from one look at the queue to the next while the pipeline waits for nothing but what comes
+WAIT_SECONDS = 0.1  # the longest wait for what is due: each wake-up costs as much as a packet of sound
 ASK_KEYFRAME_NS = 1_000_000_000
 
 
@@ -43,7 +44,10 @@ class MediaThread:
         self._queue: deque[tuple[pipeline.Input, int]] = deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="media", daemon=True)
+        self._interval_ns = 1_000_000_000 // around.spec.canvas.fps
         self.frames_dropped = 0
+        self.advances = 0  # times that something was due
+        self.advances_late = 0  # and was finished more than a frame interval after its time
 
     def start(self) -> None:
         self._writer.start()
@@ -91,6 +95,7 @@ class MediaThread:
             self._thread.join()
         if self.frames_dropped:
             log.warning("media thread too slow, frames dropped", extra={"frames": self.frames_dropped})
+        log.info("media thread ended", extra={"advances": self.advances, "late": self.advances_late})
         if self._error:
             raise self._error
 
@@ -103,7 +108,8 @@ class MediaThread:
             try:
                 while not self._closing.is_set():
                     self._step()
-                    wait = min(WAKE_SECONDS, (self._pipeline.due_ns() - self._clock()) / 1e9)
+                    due_ns = self._pipeline.due_ns()
+                    wait = IDLE_SECONDS if due_ns == pipeline.NEVER else min(WAIT_SECONDS, (due_ns - self._clock()) / 1e9)
                     if wait > 0:
                         self._closing.wait(wait)
                 self._step()
@@ -127,10 +133,17 @@ class MediaThread:
             item, arrival_ns = self._queue.popleft()
             self._pipeline.take(item, arrival_ns)
             if self._pipeline.due_ns() <= arrival_ns:
-                self._pipeline.advance(arrival_ns)
+                self._advance(arrival_ns)
                 now_ns = self._clock()
                 self._pipeline.behind(now_ns - arrival_ns, now_ns)
         now_ns = self._clock()
         self._pipeline.behind(max(0, now_ns - self._pipeline.due_ns()), now_ns)
         # What came meanwhile belongs to the output, too: it must not go on without it.
-        self._pipeline.advance(min(now_ns, self._queue[0][1]) if self._queue else now_ns)
+        self._advance(min(now_ns, self._queue[0][1]) if self._queue else now_ns)
+
+    def _advance(self, until_ns: int) -> None:
+        due_ns = self._pipeline.due_ns()
+        self._pipeline.advance(until_ns)
+        if due_ns <= until_ns:
+            self.advances += 1
+            self.advances_late += self._clock() - due_ns > self._interval_ns

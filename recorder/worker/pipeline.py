@@ -62,6 +62,8 @@ class ImageLoaded:
 Event = Joined | Left | Started | Stopped | Layout | Subscription | ImageLoaded
 Input = EncodedFrame | Event
 
+NEVER = 1 << 62  # a time that does not come
+
 
 class Pipeline(Protocol):
     def take(self, item: Input, now_ns: int) -> None:
@@ -71,7 +73,7 @@ class Pipeline(Protocol):
         """Do everything that is due."""
 
     def due_ns(self) -> int:
-        """When `advance` has something to do again."""
+        """When `advance` is wanted again; `NEVER`: not by a time, only for what comes."""
 
     def behind(self, late_ns: int, now_ns: int) -> None:
         """The caller is so late with what is due: a pipeline that can do less does."""

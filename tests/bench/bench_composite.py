@@ -1,4 +1,7 @@
-"""Composite recording: CPU of one recording against the codecs' own share of it."""
+"""Composite recording: CPU of one recording against the codecs' own share of it, and against the ffmpeg command.
+
+From a capture it is the pipeline alone, in this process; `/loopback` is a worker with its network path and all its duties.
+"""
 
 import asyncio
 import contextlib
@@ -6,105 +9,74 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from mixer import layouts
-from mixer.canvas import Canvas
-from mixer.compositor import Compositor
-from recorder.media.decode import AudioDecoder, VideoDecoder
-from recorder.media.encode import AudioEncoder, VideoEncoder
-from recorder.media.pictures import frame_of, picture_of
-from recorder.media.scale import Scaler
 from recorder.protocol import FileOpened
-from recorder.spec import Canvas as CanvasSpec
-from recorder.spec import Layout, RecordingSpec
-from recorder.tools.content import Style
-from recorder.tools.publish_media import Library
+from recorder.spec import Canvas
 from tests.bench import Result
-from tests.live import ROOT, TestedWorker, hub, publisher, settings
+from tests.bench.composing import FIRST_UID, SMALL, Room
+from tests.bench.composing.command import Ffmpeg
+from tests.bench.composing.floor import Floor
+from tests.bench.composing.ours import replayed
+from tests.live import TestedWorker, hub, publisher, settings
 
 ROUNDS = 5
 WARM_SECONDS = 3
 MEASURED_SECONDS = 10
-PEOPLE = 9
-FPS = 15
-BITRATE_KBPS = 500
-FIRST_UID = 101
+
+LARGE = Canvas(width=1280, height=720, fps=30, bitrate_kbps=1800)
+HUGE = Canvas(width=1920, height=1080, fps=30, bitrate_kbps=3000)
+ROOMS = {
+    "composite_9x360p15_640x360p15": Room(9, SMALL),
+    "composite_9x360p15_1280x720p30": Room(9, LARGE),
+    "composite_17x360p15_1280x720p30": Room(17, LARGE),
+    "composite_4x720p30_1920x1080p30": Room(4, HUGE, (1280, 720, 30), source_kbps=1800, seconds=8),
+    "audio_only_17": Room(17, SMALL, None),
+}
+WITH_PEERS = ("composite_9x360p15_640x360p15", "composite_9x360p15_1280x720p30")
 
 
-def _spec(width: int, height: int, fps: int) -> RecordingSpec:
-    spec = RecordingSpec(sid="b" * 32, app_id="app", channel="room", uid=900, mode="mix")
-    return spec.model_copy(update={"canvas": CanvasSpec(width=width, height=height, fps=fps), "layout": Layout(number=1)})
+def _compared(name: str, ours: list[float], theirs: list[float], peer: str) -> Result:
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    return Result(name, round(statistics.median(ours), 1), "CPU ms per s", f"{peer} {statistics.median(theirs):.1f}", round(ratio, 3))
 
 
-class _Floor:
-    """The same codecs on the same media, and nothing else: decode everybody, encode one canvas and one mix."""
-
-    def __init__(self, width: int, height: int) -> None:
-        library = Library(ROOT / "build" / "media")
-        uids = range(FIRST_UID, FIRST_UID + PEOPLE)
-        self._videos, self._sounds = asyncio.run(self._load(library, uids))
-        self._canvases = self._draw(width, height)
-        self._mix = np.random.default_rng(1).normal(0, 0.1, (1, 48000)).astype(np.float32)
-        self._size = width, height
-
-    @staticmethod
-    async def _load(library: Library, uids: Iterable[int]) -> tuple[list[list[bytes]], list[tuple[bytes, ...]]]:
-        videos = [await library.video(Style(uid, fps=FPS), "vp8", BITRATE_KBPS) for uid in uids]
-        sounds = [await library.audio(uid) for uid in uids]
-        starts = [[packet for start in range(0, v.frames, v.gop) for packet in v.runs[start]] for v in videos]
-        return starts, [sound.packets for sound in sounds]
-
-    def _draw(self, width: int, height: int) -> list[Canvas]:
-        """Canvases as the recording draws them, made before the clock runs."""
-        decoders = [VideoDecoder("vp8") for _ in self._videos]
-        canvases = []
-        for number in range(len(self._videos[0])):
-            canvas = Canvas(width, height)
-            compositor = Compositor(canvas, Scaler)
-            compositor.arrange(layouts.load(1).place(range(PEOPLE), canvas.size, layouts.Options()))
-            for uid, decoder in enumerate(decoders):
-                compositor.set_picture(uid, picture_of(decoder.decode(self._videos[uid][number], 0)[0][0]))
-            compositor.draw()
-            canvases.append(canvas)
-        return canvases
-
-    def milliseconds_per_second(self) -> float:
-        video_decoders = [VideoDecoder("vp8") for _ in self._videos]
-        audio_decoders = [AudioDecoder("opus", 1) for _ in self._sounds]
-        width, height = self._size
-        encoder = VideoEncoder(width=width, height=height, fps=FPS, bitrate_kbps=BITRATE_KBPS)
-        sound = AudioEncoder(0)
-        frames = [frame_of(canvas.planes) for canvas in self._canvases]
-        seconds = len(frames) // FPS
-        started = time.process_time()
-        for number, frame in enumerate(frames):
-            for decoder, video in zip(video_decoders, self._videos, strict=True):
-                decoder.decode(video[number], 0)
-            encoder.encode(frame, number)
-        for audio_decoder, packets in zip(audio_decoders, self._sounds, strict=True):
-            for packet in packets:
-                audio_decoder.decode(packet, 0)
-        for _ in range(seconds):
-            sound.encode(self._mix)
-        return (time.process_time() - started) * 1000 / seconds
+def replay(name: str, *, rounds: int = ROUNDS) -> Iterable[Result]:
+    """The pipeline alone, in turn with the codecs and the ffmpeg command."""
+    room = ROOMS[name]
+    floor = Floor(room)
+    ffmpeg = Ffmpeg(room) if name in WITH_PEERS else None
+    ours, floors, others, mixing = [], [], [], []
+    for _ in range(rounds):
+        recorded = replayed(room)
+        ours.append(recorded.all)
+        mixing.append(100 * recorded.mixing / recorded.all)
+        floors.append(floor.milliseconds_per_second())
+        if ffmpeg:
+            others.append(ffmpeg.milliseconds_per_second())
+    yield _compared(name, ours, floors, "codec floor")
+    yield Result(f"{name}/mixing", round(statistics.median(mixing), 1), "% of it")
+    if ffmpeg:
+        yield _compared(f"{name}/ffmpeg", ours, others, f"ffmpeg {ffmpeg.version()}")
 
 
-async def _recorded(width: int, height: int, floor: _Floor) -> tuple[list[float], list[float]]:
+async def _recorded(room: Room, rounds: int) -> tuple[list[float], list[float]]:
     """CPU in ms per second of one recording over the network of this machine, and of the floor, in turn."""
     ours, floors = [], []
+    floor = Floor(room)
     with tempfile.TemporaryDirectory() as folder:
         at = settings(Path(folder))
         async with contextlib.AsyncExitStack() as stack:
             url = await stack.enter_async_context(hub(at))
-            options = ("--count", str(PEOPLE), "--video", "vp8", "--fps", str(FPS), "--bitrate", str(BITRATE_KBPS))
-            await stack.enter_async_context(publisher(url, FIRST_UID, *options))
+            video = ["none"]
+            if room.source:
+                video = ["vp8", "--fps", str(room.source[2]), "--bitrate", str(room.source_kbps)]
+            await stack.enter_async_context(publisher(url, FIRST_UID, "--count", str(room.people), "--video", *video))
             await asyncio.sleep(3)  # the others join
-            for number in range(ROUNDS):
-                spec = _spec(width, height, FPS).model_copy(update={"sid": f"{number:032x}"})
-                async with TestedWorker(at, spec).running() as worker:
+            for number in range(rounds):
+                async with TestedWorker(at, room.spec(f"{number:032x}")).running() as worker:
                     await worker.until(lambda worker=worker: any(isinstance(r.body, FileOpened) for r in worker.reports), 30)
                     await asyncio.sleep(WARM_SECONDS)
                     cpu, clock = worker.cpu_seconds(), time.monotonic()
@@ -115,15 +87,21 @@ async def _recorded(width: int, height: int, floor: _Floor) -> tuple[list[float]
     return ours, floors
 
 
-def _loopback(name: str, width: int, height: int) -> Iterable[Result]:
-    ours, floors = asyncio.run(_recorded(width, height, _Floor(width, height)))
-    ratio = statistics.median(a / b for a, b in zip(ours, floors, strict=True))
-    value, floor = statistics.median(ours), statistics.median(floors)
-    yield Result(f"{name}/loopback", round(value, 1), "CPU ms per s", f"codec floor {floor:.1f}", round(ratio, 3))
+def loopback(name: str, *, rounds: int = ROUNDS) -> Iterable[Result]:
+    """A worker in a room of real publishers."""
+    ours, floors = asyncio.run(_recorded(ROOMS[name], rounds))
+    yield _compared(name if name == "audio_only_17" else f"{name}/loopback", ours, floors, "codec floor")
 
 
-def composite_9x360p15_640x360p15() -> Iterable[Result]:
-    return _loopback("composite_9x360p15_640x360p15", 640, 360)
+def _with_loopback(name: str) -> Iterable[Result]:
+    yield from replay(name)
+    yield from loopback(name)
 
 
-BENCHES = {"composite_9x360p15_640x360p15": composite_9x360p15_640x360p15}
+def audio_only_17() -> Iterable[Result]:
+    yield from loopback("audio_only_17")
+    for result in replay("audio_only_17"):
+        yield result if "/" in result.name else replace(result, name=f"{result.name}/replay")
+
+
+BENCHES = {name: partial(_with_loopback if name in WITH_PEERS else replay, name) for name in ROOMS} | {"audio_only_17": audio_only_17}

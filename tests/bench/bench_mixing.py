@@ -44,9 +44,9 @@ def _milliseconds_a_tick(people: int, source: Size, size: Size) -> float:
     pictures = [[_planes(source, seed + 2 * uid) for seed in range(2)] for uid in range(people)]
     spent = []
     for tick in range(TICKS):
+        before_ns = compositor.spent_ns
         for uid, planes in enumerate(pictures):
             compositor.set_picture(uid, Picture(planes[tick % 2]))
-        before_ns = compositor.spent_ns
         compositor.draw()
         spent.append((compositor.spent_ns - before_ns) / 1e6)
     return statistics.median(spent)

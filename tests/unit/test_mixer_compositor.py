@@ -84,7 +84,6 @@ def test_only_new_pictures_are_scaled_and_reported(canvas: Canvas, compositor: C
     assert NearestScaler.calls == 2
     assert not compositor.draw()
     picture = plain(BLUE)
-    compositor.set_picture(1, plain(WHITE))  # replaced before it was drawn: costs nothing
     compositor.set_picture(1, picture)
     assert compositor.draw()
     assert NearestScaler.calls == 3
@@ -95,13 +94,32 @@ def test_only_new_pictures_are_scaled_and_reported(canvas: Canvas, compositor: C
 
 def test_the_time_of_drawing_is_counted(compositor: Compositor) -> None:
     compositor.arrange([Placement(1, FULL)])
-    compositor.set_picture(1, plain(RED, 1920, 1080))
     assert compositor.spent_ns == 0
+    compositor.set_picture(1, plain(RED, 1920, 1080))
+    scaled_ns = compositor.spent_ns
+    assert scaled_ns > 0
     compositor.draw()
-    first_ns = compositor.spent_ns
-    assert first_ns > 0
+    drawn_ns = compositor.spent_ns
+    assert drawn_ns > scaled_ns
     compositor.draw()
-    assert 0 <= compositor.spent_ns - first_ns < first_ns  # nothing new to draw
+    assert 0 <= compositor.spent_ns - drawn_ns < drawn_ns  # nothing new to draw
+
+
+def test_a_picture_is_scaled_while_it_is_fresh_and_shows_after_drawing(canvas: Canvas, compositor: Compositor) -> None:
+    compositor.arrange([Placement(1, FULL)])
+    assert compositor.draw()
+    compositor.set_picture(1, plain(RED))
+    assert (NearestScaler.calls, at(canvas, 0, 0)) == (1, BLACK)
+    assert compositor.draw()
+    assert (NearestScaler.calls, at(canvas, 0, 0)) == (1, RED)
+
+
+def test_a_picture_that_came_and_went_before_drawing_is_not_seen(canvas: Canvas, compositor: Compositor) -> None:
+    compositor.arrange([Placement(1, FULL)])
+    compositor.set_picture(1, plain(RED))
+    compositor.set_picture(1, None)
+    assert compositor.draw()
+    assert at(canvas, 0, 0) == BLACK
 
 
 def test_users_who_keep_their_place_are_not_scaled_again(canvas: Canvas, compositor: Compositor) -> None:
