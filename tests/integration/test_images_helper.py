@@ -310,6 +310,28 @@ def test_limits_of_a_helper(tmp_path: Path, deed: str, end: str) -> None:
     assert re.search(end, done.stderr.decode() + f"signal {-done.returncode}")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_a_helper_of_root_is_nobody_and_starts_no_process(tmp_path: Path) -> None:
+    script = "import os\nimport recorder.agent.image_helper as h\nh._limit(5.0)\nh._drop_root()\n"
+    script += "print(os.getresuid(), os.getgroups())\nos.fork()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, check=False)
+    assert done.stdout == b"(65534, 65534, 65534) []\n"
+    assert b"BlockingIOError" in done.stderr
+
+
+@pytest.mark.parametrize("end", ["time.sleep(30)", "print(child.pid, file=sys.stderr)"])
+async def test_what_a_helper_started_ends_with_it(tmp_path: Path, end: str) -> None:
+    note = tmp_path / "child"
+    deed = "import subprocess, sys, time; child = subprocess.Popen(['sleep', '60'], stderr=subprocess.DEVNULL); "
+    deed += f"open({str(note)!r}, 'w').write(str(child.pid)); {end}"
+    fetching = asyncio.ensure_future(ImageHelpers((), (sys.executable, "-c", deed)).fetch("http://x/", tmp_path / "0", Canvas()))
+    async with asyncio.timeout(15):
+        with pytest.raises(ImageFailure):
+            await fetching
+        while Path(f"/proc/{note.read_text()}/cmdline").exists() and Path(f"/proc/{note.read_text()}/cmdline").read_bytes():
+            await asyncio.sleep(0.02)
+
+
 async def test_a_fetch_that_is_cancelled_leaves_no_helper_behind(tmp_path: Path) -> None:
     """At whatever moment, also while it is being started."""
     for turns in range(16):
