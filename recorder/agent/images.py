@@ -28,8 +28,8 @@ SECONDS: Final = 5.0  # for one image, from the start of its helper to its last 
 # (URL, where to, the canvas it is for) -> width and height. Raises ImageFailure.
 Fetch = Callable[[str, Path, Canvas], Awaitable[tuple[int, int]]]
 
-_NODE_PARALLEL: Final = 8
-_PARALLEL: Final = 4  # of one recording, so that one does not hold up all others
+_NODE_PARALLEL: Final = 4  # each may take 640 MiB
+_PARALLEL: Final = 2  # of one recording, so that one does not hold up all others
 _KEPT: Final = 16  # images that no layout names any more, in case one names them again
 _MOST_BYTES: Final = 64 << 20  # of one recording's pixels, here and again in its worker: 21 pictures of 1920 x 1080
 _MOST_REPORTED: Final = 100  # failures of one recording told to the control plane: a customer can make any number of them
