@@ -10,6 +10,7 @@ import sys
 import click
 
 import cli
+from recorder.private_memory import hide_memory
 from recorder.settings import ConfigError
 
 WRONG_CONFIG = 2  # exit code; a supervisor does not try again
@@ -36,6 +37,7 @@ def group(bound_to: int | None) -> None:
     `cloud-recorder serve` runs the whole service on this machine. Settings come from one TOML file (--config) and from
     CLOUD_RECORDER_* variables.
     """
+    hide_memory()
     if bound_to is not None:
         _end_with(bound_to)
 

@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 inside IPv6
+_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")  # RFC 6890; some Pythons count most of it as global, a cloud has its secrets there
 _WEB_PORTS = (80, 443)
 _FIRST_FREE_PORT = 1024  # below it live mail, remote login and the like
 _CHUNK_BYTES = 64 * 1024
@@ -73,7 +74,7 @@ class AddressPolicy:
             return True
         if isinstance(inner, ipaddress.IPv6Address) and (inner.is_reserved or inner.is_site_local):
             return False
-        return inner.is_global and not inner.is_multicast
+        return inner.is_global and not inner.is_multicast and inner not in _PROTOCOLS
 
 
 @dataclass(frozen=True, slots=True)

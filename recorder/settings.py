@@ -77,7 +77,7 @@ class Recording(_Section):
     jitter_ms: int = Field(500, ge=50, description="longest wait for a missing packet")
     video_encoder: str = Field(
         "libx264",
-        description="or h264_nvenc, h264_qsv, h264_vaapi, h264_v4l2m2m, h264_videotoolbox; tried out when the agent starts, which "
+        description="or h264_nvenc, h264_qsv, h264_v4l2m2m, h264_videotoolbox, libopenh264; tried out when the agent starts, which "
         "refuses one that does not work",
     )
     mp4_part_seconds: float = Field(7200, gt=0, description="a new MP4 begins at the first keyframe after so much media")

@@ -152,6 +152,12 @@ def _inner(gaps: Iterable[Gap], length: float) -> tuple[Gap, ...]:
     )
 
 
+def silences(path: Path) -> tuple[Gap, ...]:
+    """Where a file has no sound at all, of nobody, in seconds of its sound; the noise of the content is never silent."""
+    start, samples = measure.samples_of(path)
+    return _inner((Gap(gap.start - start, gap.seconds) for gap in _silence(samples, start)), len(samples) / SAMPLE_RATE)
+
+
 def _silence(samples: measure.Samples, start: float) -> tuple[Gap, ...]:
     window = int(_WINDOW_SECONDS * SAMPLE_RATE)
     whole = samples[: len(samples) // window * window].reshape(-1, window)

@@ -80,7 +80,7 @@ class IndividualRecordingConfig(RecordingConfig):
 class TranscodingConfig(LayoutConfig):
     width: int = Field(360, ge=_SMALLEST_SIDE, le=_LARGEST_SIDE)
     height: int = Field(640, ge=_SMALLEST_SIDE, le=_LARGEST_SIDE)
-    fps: int = Field(_DEFAULT_FRAME_RATE, ge=1, description=f"one of {_FRAME_RATES}; anything else counts as {_DEFAULT_FRAME_RATE}")
+    fps: int = Field(_DEFAULT_FRAME_RATE, description=f"one of {_FRAME_RATES}; anything else counts as {_DEFAULT_FRAME_RATE}")
     bitrate: int = Field(500, ge=1, le=6500, description="kbit/s")
 
     @classmethod

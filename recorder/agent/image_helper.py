@@ -1,12 +1,17 @@
 """A short-lived process that downloads one image and turns it into raw pixels: `python -m recorder.agent.image_helper`.
 
 What it reads comes from hosts that customers name, so it is limited before it begins, and after the download it can open
-nothing any more. It gets a request as JSON on stdin, writes pixels to stdout (the planes Y, U, V of 4:2:0 in BT.601, full
+nothing any more. Started by root it becomes nobody first, for root no limit on processes holds. The memory of the service's other
+processes is closed to it (`recorder/private_memory.py`); files that its user may read are open to it until the download is
+over. It gets a request as JSON on stdin, writes pixels to stdout (the planes Y, U, V of 4:2:0 in BT.601, full
 range) and one line of JSON to stderr. It inherits no secrets and knows none but the URL.
 """
 
+import contextlib
+import encodings.idna
 import io
 import json
+import os
 import resource
 import signal
 import struct
@@ -20,10 +25,11 @@ from recorder.outbound import AddressPolicy, DownloadFailed, ForbiddenAddress, d
 FORMATS: Final = ("JPEG", "BMP", "PNG")
 MOST_BYTES: Final = 6 << 20
 MOST_SIDE: Final = 4096
-# What Pillow loads when it is needed is loaded now: later no file can be opened.
-_LOADED: Final = (MpoImagePlugin, TiffImagePlugin)
+# What is else loaded when it is needed is loaded now: later no file can be opened, and nobody may not read every installation.
+_LOADED: Final = (MpoImagePlugin, TiffImagePlugin, encodings.idna)
 Image.preinit()
 Image.MAX_IMAGE_PIXELS = None  # ours is another bound
+_NOBODY: Final = 65534  # user and group; on Linux they own nothing
 _MEMORY_BYTES: Final = 640 << 20  # a progressive JPEG of the largest size needs 420 MB
 # What Pillow raises for files that are not as they should be. Whatever else comes ends the process, which is as good.
 _BROKEN: Final = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, struct.error)
@@ -37,6 +43,7 @@ def main() -> int:
     request = json.loads(sys.stdin.buffer.readline())
     seconds = float(request["seconds"])
     _limit(seconds)
+    _drop_root()
     try:
         data = download(request["url"], AddressPolicy(request["networks"]), most_bytes=MOST_BYTES, seconds=seconds)
         _seal()
@@ -110,8 +117,16 @@ def _limit(seconds: float) -> None:
         resource.setrlimit(kind, (most, most))
 
 
+def _drop_root() -> None:
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # a root that may not change its user, in a container
+            os.setgroups([])
+            os.setgid(_NOBODY)
+            os.setuid(_NOBODY)
+
+
 def _seal() -> None:
-    """From here on no file, no socket and no process can be opened: what decodes could be made to do so."""
+    """From here on no file and no socket can be opened: what decodes could be made to do so."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 

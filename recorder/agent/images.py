@@ -28,8 +28,8 @@ SECONDS: Final = 5.0  # for one image, from the start of its helper to its last 
 # (URL, where to, the canvas it is for) -> width and height. Raises ImageFailure.
 Fetch = Callable[[str, Path, Canvas], Awaitable[tuple[int, int]]]
 
-_NODE_PARALLEL: Final = 8
-_PARALLEL: Final = 4  # of one recording, so that one does not hold up all others
+_NODE_PARALLEL: Final = 4  # each may take 640 MiB
+_PARALLEL: Final = 2  # of one recording, so that one does not hold up all others
 _KEPT: Final = 16  # images that no layout names any more, in case one names them again
 _MOST_BYTES: Final = 64 << 20  # of one recording's pixels, here and again in its worker: 21 pictures of 1920 x 1080
 _MOST_REPORTED: Final = 100  # failures of one recording told to the control plane: a customer can make any number of them
@@ -89,8 +89,8 @@ class ImageHelpers:
         except TimeoutError as error:
             raise ImageFailure("time", f"not there within {SECONDS:g} s") from error
         finally:
-            if process.returncode is None:
-                process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with whatever it may have started
             await process.wait()
 
 
@@ -175,8 +175,7 @@ class Images:
             with contextlib.suppress(OSError):  # then there is no place for the file, and that is told
                 self._folder.mkdir(mode=0o700, exist_ok=True)
             width, height = await self._fetch(url, target, self._canvas)
-            if not self._make_room(width * height * 3 // 2):
-                raise ImageFailure("picture", f"the layout's images take more than {_MOST_BYTES >> 20} MiB on the canvas")
+            self._admit(width * height * 3 // 2)
         except ImageFailure as failure:
             target.unlink(missing_ok=True)
             self._failed.add(url)
@@ -184,6 +183,10 @@ class Images:
             return
         self._ready[url] = ImageReady(url=url, file=name, width=width, height=height)
         log.info("image ready", extra={"url": redact(url), "width": width, "height": height})
+
+    def _admit(self, size: int) -> None:
+        if not self._make_room(size):
+            raise ImageFailure("picture", f"the layout's images take more than {_MOST_BYTES >> 20} MiB on the canvas")
 
     def _make_room(self, size: int) -> bool:
         """For `size` bytes, by those that no layout names any more; tell whether there is."""

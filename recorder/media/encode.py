@@ -41,9 +41,9 @@ _VIDEO_OPTIONS = {
     },
     "h264_nvenc": {"tune": "ull", "rc": "cbr", "zerolatency": "1", "delay": "0", "forced-idr": "1", "no-scenecut": "1"},
     "h264_qsv": {"async_depth": "1", "forced_idr": "1"},
-    "h264_vaapi": {"async_depth": "1"},
     "h264_v4l2m2m": {},
     "h264_videotoolbox": {"realtime": "1"},
+    "libopenh264": {},  # for an FFmpeg without x264
 }
 VIDEO_ENCODERS = tuple(_VIDEO_OPTIONS)
 _PIXELS = {"h264_qsv": "nv12"}  # it takes nothing else from memory

@@ -5,22 +5,33 @@ In a process of its own: drivers of hardware may hang or crash, and the agent lo
 
 import asyncio
 import contextlib
+import logging
 import sys
 from typing import Final
 
 from recorder.settings import ConfigError
 
-TRUSTED: Final = "libx264"  # FFmpeg's own wheels and packages have it; starting must not take longer for it
-PROBE_SECONDS: Final = 20.0
+log = logging.getLogger(__name__)
+
+FALLBACK: Final = "libx264"  # `encode.SOFTWARE_ENCODER`, which this process must not load
+PROBE_SECONDS: Final = 60.0  # it takes one; a machine that starts many things at once must not count as one that cannot
 
 
 async def check_video_encoder(name: str) -> None:
-    """
+    """See that this machine can encode with it; warn when there is nothing to fall back to.
+
     Raises:
-        ConfigError: this machine cannot encode with it.
+        ConfigError: it cannot.
     """
-    if name == TRUSTED:
-        return
+    await _try_out(name)
+    if name != FALLBACK:
+        try:
+            await _try_out(FALLBACK)
+        except ConfigError as error:
+            log.warning("a recording fails when the encoder takes no more", extra={"error": str(error)})
+
+
+async def _try_out(name: str) -> None:
     command = (sys.executable, "-m", __name__, name)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
     try:

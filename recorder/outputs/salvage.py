@@ -39,13 +39,15 @@ class Leftover:
 
 
 def leftovers(spool: RecordingSpool) -> list[Leftover]:
-    """In order of time. Of files that are committed only the drafts are left; those are removed."""
+    """In order of time. What is left of files that are committed is removed."""
     committed = {record.get("name") for record in spool.records()}
     found = []
     for name in spool.left_open():
+        path = spool.partial(name)
+        if name.endswith(FRAGMENTS) and name.removesuffix(FRAGMENTS) in committed:
+            path.unlink(missing_ok=True)  # the crash came just after the commit
         if not name.endswith(DRAFT):
             continue
-        path = spool.partial(name)
         if name.removesuffix(DRAFT) in committed:
             _remove(spool, name.removesuffix(DRAFT))
             continue

@@ -6,7 +6,6 @@ The event loop does input and output only; decoding, mixing, encoding and muxing
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 from recorder import log as logs
 from recorder.channels import ChannelError, ChannelRefused, Connector, Kicked, Place, create
+from recorder.private_memory import hide_memory
 from recorder.protocol import (
     Done,
     Ended,
@@ -50,7 +50,7 @@ _LOCK_POLL_SECONDS = 0.1
 
 def run(launch: Launch) -> None:
     """Record until told to stop, idle, or fenced. The body of a worker process."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the channel's token
+    hide_memory()  # it holds the channel's token
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C ends the agent, which asks us to stop
     spec = RecordingSpec.model_validate_json(launch.spec_json)
     logs.configure(launch.settings.log_level, json_lines=launch.settings.log_json, sid=spec.sid)

@@ -19,8 +19,9 @@ from recorder.worker.writer import Writer
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 8192  # frames: some ten seconds of nine people, three of fifty speakers and seventeen pictures
-VIDEO_LIMIT = QUEUE_LIMIT // 2  # the rest is for sound
+VIDEO_LIMIT = 4096  # frames and events in the queue beyond which no picture is taken
+AUDIO_LIMIT_NS = 20_000_000_000  # how long the first in the queue has waited when sound is lost, too
+QUEUE_LIMIT = 1 << 17  # frames of sound that somebody sends in tiny pieces: twice as many as fifty speakers need
 IDLE_SECONDS = 0.02  # from one look at the queue to the next while the pipeline waits for nothing but what comes
 WAIT_SECONDS = 0.1  # the longest wait for what is due: each wake-up costs as much as a packet of sound
 ASK_KEYFRAME_NS = 1_000_000_000
@@ -62,7 +63,7 @@ class MediaThread:
 
     def _admits(self, frame: EncodedFrame) -> bool:
         if frame.track.kind == "audio":
-            return len(self._queue) < QUEUE_LIMIT
+            return self._waited_ns() < AUDIO_LIMIT_NS and len(self._queue) < QUEUE_LIMIT
         if len(self._queue) >= VIDEO_LIMIT:
             self._broken.add(frame.track)
         elif frame.track in self._broken:
@@ -73,6 +74,13 @@ class MediaThread:
                 for track in self._broken:
                     self._request_keyframe(track)
         return frame.track not in self._broken
+
+    def _waited_ns(self) -> int:
+        """How long the first in the queue has been there."""
+        try:
+            return self._clock() - self._queue[0][1]
+        except IndexError:  # it is empty, perhaps only now: the thread takes from it meanwhile
+            return 0
 
     @property
     def waiting(self) -> int:

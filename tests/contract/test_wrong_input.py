@@ -266,7 +266,7 @@ WRONG_IN_MIX = [
     (transcoding(width=1921), [f"{T}.width"]),
     (transcoding(width=0, height="640"), [f"{T}.width", f"{T}.height"]),
     (transcoding(width=1920, height=1920), [f"{T}.width"]),
-    (transcoding(fps=0), [f"{T}.fps"]),
+    (transcoding(fps=1.5), [f"{T}.fps"]),
     (transcoding(bitrate=6501), [f"{T}.bitrate"]),
     (transcoding(mixedVideoLayout=4), [f"{T}.mixedVideoLayout"]),
     (transcoding(mixedVideoLayout=3), [f"{T}.layoutConfig"]),  # V10

@@ -73,6 +73,13 @@ def test_a_video_encoder_that_does_not_work_is_refused(name: str, why: str, tmp_
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_the_usual_video_encoder_is_tried_out_too(tmp_path: Path) -> None:
+    (tmp_path / "av.py").write_text("raise ImportError('of a build that does not fit')")
+    result = run("-m", "cli.main", "agent", CLOUD_RECORDER_DATA_DIR=str(tmp_path), PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
+    assert result.returncode == 2
+    assert result.stderr == "cloud-recorder: recording.video_encoder: libx264: trying it out crashed\n"
+
+
 def test_the_hub_may_open_a_socket_for_each_of_its_sessions() -> None:
     script = """
 import asyncio, resource

@@ -13,11 +13,13 @@ import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from recorder.agent.images import SECONDS, ImageFailure, ImageHelpers
+from recorder.outbound import AddressPolicy, DownloadFailed, ForbiddenAddress, download
 from recorder.spec import Canvas
 from tests.image_server import ImageServer, image_server, png, whole
 
@@ -191,6 +193,16 @@ FORMS = [
     "http://127.0.0.1:-1/",
     "http://[127.0.0.1]:{port}/",
     "http://[::1/",
+    "http://0x7f.1:{port}/",
+    "http://00000177.0.0.1:{port}/",
+    "http://[::ffff:0:127.0.0.1]:{port}/",
+    "http://[64:ff9b:1::7f00:1]:{port}/",
+    "http://[2001:0:7f00:1::]:{port}/",
+    "http://[fec0::1]/",
+    "http://[ff02::1]/",
+    "http://192.0.0.192/latest/",
+    "http://198.18.0.1/",
+    "http://240.0.0.1/",
     "http://",
     "",
 ]
@@ -198,12 +210,40 @@ FORMS = [
 
 async def test_no_form_of_an_address_leads_inside(tmp_path: Path) -> None:
     """The canary listens on every address of this machine; it must see nothing."""
+
+    def tried(url: str) -> None:
+        with pytest.raises((ForbiddenAddress, DownloadFailed)):
+            download(url, AddressPolicy(()), most_bytes=1, seconds=SECONDS)
+
     async with image_server("0.0.0.0") as canary, image_server("::") as canary6:
-        helpers = ImageHelpers(())
-        urls = [form.replace("{port}", str(port)) for form in FORMS for port in (canary.port, canary6.port)]
-        found = await asyncio.gather(*(helpers.fetch(url, tmp_path / "0", Canvas()) for url in urls), return_exceptions=True)
-        assert [url for url, end in zip(urls, found, strict=True) if getattr(end, "why", None) not in ("address", "download")] == []
+        for form in FORMS:  # what a helper does with a URL, without one: they take a second each
+            for port in (canary.port, canary6.port):
+                await asyncio.to_thread(tried, form.replace("{port}", str(port)))
+        for form in ("http://127.0.0.1:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "file:///etc/passwd"):
+            assert (await failure(form.replace("{port}", str(canary.port)), tmp_path / "0", ())).why in ("address", "download")
         assert (canary.connections, canary6.connections) == (0, 0)
+
+
+async def test_a_name_that_changes_its_address_leads_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row M6, rebinding: what was looked up and admitted is connected to, whatever the name means a moment later."""
+    real, asked = socket.getaddrinfo, []
+
+    def rebinding(host: str, *rest: Any, **options: Any) -> Any:
+        if host != "rebind.test":
+            return real(host, *rest, **options)
+        asked.append(host)
+        return real("127.0.0.2" if len(asked) == 1 else "127.0.0.1", *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    async with image_server("127.0.0.2") as admitted:
+        canary_socket = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", admitted.port)
+        admitted.answers["/"] = whole(b"what was asked for")
+        policy = AddressPolicy(("127.0.0.2/32",))
+        found = await asyncio.to_thread(download, f"http://rebind.test:{admitted.port}/", policy, most_bytes=100, seconds=SECONDS)
+        assert (found, len(asked)) == (b"what was asked for", 1)
+        with pytest.raises(ForbiddenAddress):
+            await asyncio.to_thread(download, f"http://rebind.test:{admitted.port}/", policy, most_bytes=100, seconds=SECONDS)
+        canary_socket.close()
 
 
 @pytest.mark.parametrize(
@@ -308,6 +348,28 @@ def test_limits_of_a_helper(tmp_path: Path, deed: str, end: str) -> None:
     with (tmp_path / "out").open("wb") as out:
         done = subprocess.run([sys.executable, "-c", script], stdout=out, stderr=subprocess.PIPE, timeout=20, check=False)
     assert re.search(end, done.stderr.decode() + f"signal {-done.returncode}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_a_helper_of_root_is_nobody_and_starts_no_process(tmp_path: Path) -> None:
+    script = "import os\nimport recorder.agent.image_helper as h\nh._limit(5.0)\nh._drop_root()\n"
+    script += "print(os.getresuid(), os.getgroups())\nos.fork()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, check=False)
+    assert done.stdout == b"(65534, 65534, 65534) []\n"
+    assert b"BlockingIOError" in done.stderr
+
+
+@pytest.mark.parametrize("end", ["time.sleep(30)", "print(child.pid, file=sys.stderr)"])
+async def test_what_a_helper_started_ends_with_it(tmp_path: Path, end: str) -> None:
+    note = tmp_path / "child"
+    deed = "import subprocess, sys, time; child = subprocess.Popen(['sleep', '60'], stderr=subprocess.DEVNULL); "
+    deed += f"open({str(note)!r}, 'w').write(str(child.pid)); {end}"
+    fetching = asyncio.ensure_future(ImageHelpers((), (sys.executable, "-c", deed)).fetch("http://x/", tmp_path / "0", Canvas()))
+    async with asyncio.timeout(15):
+        with pytest.raises(ImageFailure):
+            await fetching
+        while Path(f"/proc/{note.read_text()}/cmdline").exists() and Path(f"/proc/{note.read_text()}/cmdline").read_bytes():
+            await asyncio.sleep(0.02)
 
 
 async def test_a_fetch_that_is_cancelled_leaves_no_helper_behind(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_pictures_with_uneven_times_keep_them(tmp_path: Path) -> None:
 
 
 def test_a_part_that_cannot_be_finished_stops_nothing_and_is_finished_later(tmp_path: Path) -> None:
-    shelved, spool = shelf(tmp_path / "spool")
+    shelved, _ = shelf(tmp_path / "spool")
     recording = RecordingSpool(tmp_path / "spool")
     output = CompositeMp4(shelved, canvas=CANVAS, audio=True, part_seconds=4)
     obstacle = recording.partial("0123456789abcdef0123456789abcdef_room_0.mp4")

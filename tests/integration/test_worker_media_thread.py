@@ -152,6 +152,17 @@ async def test_who_fails_or_is_in_a_hurry_leaves_the_mp4_to_be_finished_by_other
     assert measure.probe(recorded.spool.file(str(mp4))).duration > 5
 
 
+async def test_fifty_speakers_may_wait_as_long_as_one(tmp_path: Path) -> None:
+    """Their sound is lost after twenty seconds of standstill, and not before, however many pictures wait with it."""
+    recorded = Fixture(tmp_path / "spool", "mix", video=True)
+    for number in range(21 * 50):
+        recorded.now_ns = number * SECOND // 50
+        dropped = recorded.thread.frames_dropped
+        for uid in range(101, 151):
+            recorded.thread.put(EncodedFrame(Track(uid, "audio"), "opus", b"\0", True, recorded.now_ns))
+        assert recorded.thread.frames_dropped - dropped == (50 if recorded.now_ns >= 20 * SECOND else 0)
+
+
 @pytest.mark.parametrize("mode", ["mix", "individual"])
 async def test_what_was_recorded_before_a_failure_is_committed(tmp_path: Path, mode: str) -> None:
     recorded = Fixture(tmp_path / "spool", mode)

@@ -15,10 +15,11 @@ from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
 from tests.live import TestedWorker, hub, publisher, settings
+from tests.viewer import silences
 
 FPS = 30
 BURN_SECONDS = 10
-RIVALS = 11
+RIVALS = 19
 
 
 def _burn(cpu: int) -> None:
@@ -62,7 +63,7 @@ def _recovered(worker: TestedWorker) -> bool:
     return not all(full) and full[-1]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_pictures_give_way_and_sound_does_not(tmp_path: Path) -> None:
     at = settings(tmp_path, slice_seconds=5)
     spec = RecordingSpec(
@@ -71,7 +72,7 @@ async def test_pictures_give_way_and_sound_does_not(tmp_path: Path) -> None:
         channel="room",
         uid=900,
         mode="mix",
-        canvas=Canvas(width=960, height=540, fps=FPS, bitrate_kbps=1500),
+        canvas=Canvas(width=640, height=360, fps=FPS, bitrate_kbps=1000),
         layout=Layout(number=1),
     )
     async with contextlib.AsyncExitStack() as stack:
@@ -83,8 +84,7 @@ async def test_pictures_give_way_and_sound_does_not(tmp_path: Path) -> None:
         assert worker.process
         async with starved(worker.process.pid):
             await asyncio.sleep(BURN_SECONDS)
-        warned = [report.body for report in worker.reports if isinstance(report.body, Warned)]
-        await worker.until(lambda: _recovered(worker), 60)
+        await worker.until(lambda: _recovered(worker), 120)
         await worker.stop()
         whole = tmp_path / "whole.ts"
         whole.write_bytes(b"".join((worker.folder / "files" / item.name).read_bytes() for item in worker.slices))
@@ -95,7 +95,8 @@ async def test_pictures_give_way_and_sound_does_not(tmp_path: Path) -> None:
     assert max(abs((b - a) * FPS - step) for (a, b), step in zip(pairwise(times), steps, strict=True)) < 0.01  # all on the grid
     assert set(steps[:FPS]) == {1}
     assert {2, 4} & set(steps)
-    assert set(steps[-2 * FPS :]) == {1}
+    degraded = next(number for number, step in enumerate(steps) if step != 1)
+    assert [1] * 4 * FPS in (steps[at : at + 4 * FPS] for at in range(degraded, len(steps)))  # whatever else this machine did meanwhile
     length = sum(item.duration_ns for item in worker.slices) / 1e9
     probe = measure.probe(whole)
     video, audio = probe.stream("video"), probe.stream("audio")
@@ -103,6 +104,7 @@ async def test_pictures_give_way_and_sound_does_not(tmp_path: Path) -> None:
     assert audio
     assert abs(video.duration - length) < 0.1
     assert abs(audio.duration - length) < 0.1
+    assert silences(whole) == ()
     beeps = measure.beep_onsets(whole, tone_hz(101))
     assert len(beeps) >= int(length) - 1
     assert max(abs(b - a - 1) for a, b in pairwise(beeps)) < 0.02  # no gap, no shift

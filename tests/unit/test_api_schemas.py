@@ -65,7 +65,7 @@ def test_stream_types(types: int, audio: bool, video: bool) -> None:
     assert (spec.audio, spec.video) == (audio, video)
 
 
-@pytest.mark.parametrize(("given", "used"), [(1, 1), (15, 15), (60, 60), (25, 15), (120, 15)])
+@pytest.mark.parametrize(("given", "used"), [(1, 1), (15, 15), (60, 60), (25, 15), (120, 15), (0, 15), (-1, 15)])
 def test_frame_rates_that_are_not_offered_become_15(given: int, used: int) -> None:
     assert mix(recordingConfig={"transcodingConfig": {"fps": given}}).canvas.fps == used
 

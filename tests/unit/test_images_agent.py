@@ -127,15 +127,15 @@ async def test_a_failure_is_reported_once_and_tried_again_by_a_later_layout(scen
 
 
 async def test_a_flood_of_layouts_is_bounded(scene: Scene) -> None:
-    """Four at a time; what nobody wants any more by then is not fetched; files of layouts long gone are removed."""
+    """Two at a time; what nobody wants any more by then is not fetched; files of layouts long gone are removed."""
     for number in range(50):
         scene.want(*(f"{number}-{index}" for index in range(49)))
         await settled()
-    assert scene.fetched.total() == 4
+    assert scene.fetched.total() == 2
     for _ in range(60):
         for url in list(scene.gates):
             await scene.finish(url)
-    assert scene.fetched.total() == 4 + 49
+    assert scene.fetched.total() == 2 + 49
     for number in range(40):
         scene.want(f"last-{number}")
         await settled()

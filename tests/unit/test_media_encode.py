@@ -18,6 +18,7 @@ from recorder.media.decode import VideoDecoder
 from recorder.media.encode import (
     FRAME_SAMPLES,
     RATE,
+    SOFTWARE_ENCODER,
     VIDEO_ENCODERS,
     AudioEncoder,
     Packet,
@@ -26,6 +27,7 @@ from recorder.media.encode import (
     why_unusable,
 )
 from recorder.media.pictures import frame_of, picture_of
+from recorder.media.probe import FALLBACK
 
 CHANNELS = {0: 1, 1: 1, 2: 2}
 
@@ -124,6 +126,7 @@ def test_an_encoder_that_does_not_work_here_is_refused_with_a_reason() -> None:
     for name in VIDEO_ENCODERS:
         reason = why_unusable(name)
         assert reason is None or "\n" not in reason
+    assert FALLBACK == SOFTWARE_ENCODER
     # No machine has all of them: some belong to other systems.
     assert any(why_unusable(name) for name in VIDEO_ENCODERS)
 

@@ -150,5 +150,7 @@ def test_indices_and_numbers_go_on_behind_all_that_was_ever_given_out(tmp_path: 
     assert next_part(spool) == 6
     (part,) = parts(spool)
     assert (part.draft, part.epoch, part.duration_ns) == (draft("s_room_7_5.mp4", 0), 1, None)
+    spool.partial(f"s_room_7_2.mp4{FRAGMENTS}").write_bytes(b"killed between the commit and its removal")
     assert leftovers(spool) == [part]
+    assert spool.left_open() == [f"s_room_7_5.mp4{DRAFT}", f"s_room_7_5.mp4{FRAGMENTS}"]
     assert json.loads(spool.partial(f"s_room_7_5.mp4{DRAFT}").read_bytes())["epoch"] == 1
