@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recorder.outputs.playlist import render
-from recorder.protocol import Done, FileOpened, Lease, Refused, SetLayout, Stop
+from recorder.protocol import Done, FileOpened, Lease, Refused, SetLayout, Stop, Subscribe
 from recorder.settings import Settings
-from recorder.spec import Canvas, Layout, RecordingSpec
+from recorder.spec import Canvas, Layout, RecordingSpec, Subscription, UidRule
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
 from storage.spool import RecordingSpool
@@ -154,6 +154,21 @@ async def test_without_a_hub_the_recording_fails_with_a_reason(tmp_path: Path) -
         await worker.until(lambda: worker.ended is not None, 30)
         assert worker.ended is not None
         assert (worker.ended.outcome, worker.ended.reason) == ("failed", "channel")
+
+
+async def test_who_is_wanted_may_change_while_joining(tmp_path: Path) -> None:
+    at = settings(tmp_path)
+    async with contextlib.AsyncExitStack() as stack:
+        worker = await stack.enter_async_context(TestedWorker(at, _spec("individual", max_idle_seconds=60)).running())
+        await worker.until(lambda: "starting" in worker.phases())
+        assert await worker.tell(Subscribe(sid=SID, subscription=Subscription(video=UidRule(kind="none")))) == Done()
+        url = await stack.enter_async_context(hub(at))
+        await worker.until(lambda: "ready" in worker.phases(), 30)
+        await stack.enter_async_context(publisher(url, 101))
+        await worker.until(lambda: any(isinstance(r.body, FileOpened) for r in worker.reports), 30)
+        await asyncio.sleep(2)
+        await worker.stop()
+        assert [r.body.file.track for r in worker.reports if isinstance(r.body, FileOpened)] == ["audio"]
 
 
 async def test_a_stop_while_joining_is_obeyed_at_once(tmp_path: Path) -> None:
