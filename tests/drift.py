@@ -160,7 +160,7 @@ def _lay(room: Room, number: int, true_ns: int, time_ns: int, count: int, noise:
             samples[:, :_PULSE_SAMPLES] = PULSE
             person.pulses_ns.append(true_ns)
         before = layer.places.next
-        for chunk in layer.lay(samples, time_ns):
+        for chunk in layer.lay([(samples, time_ns)]):
             room.mixer.write(number, chunk.start, chunk.samples)
         start = before if before is not None else time_ns * RATE_HZ // SECOND - Stretcher.DELAY
     person.samples += count

@@ -130,7 +130,8 @@ class AudioDecoder:
     def _convert(self, frame: AudioFrame) -> Sound:
         if not self._upsampler:
             sound = self._planes(frame)
-            if sound.min() >= -1 and sound.max() <= 1:  # false for NaN
+            flat = sound.ravel()
+            if flat.dot(flat) < 1 or (flat.min() >= -1 and flat.max() <= 1):  # the cheap question first; false for NaN
                 return sound
         samples = frame.to_ndarray()
         sound = samples.astype(np.float32, copy=False)

@@ -306,8 +306,7 @@ class _Voices:
         for uid, frames in self._waiting.items():
             if uid not in self._sounds:
                 self._sounds[uid] = Sound(self._channels, self._start_ns)
-            for frame in frames:
-                self._write(uid, self._sounds[uid].place(frame))
+            self._write(uid, self._sounds[uid].place(*frames))
         self._waiting.clear()
 
     def _write(self, uid: int, chunks: Iterable[Chunk]) -> None:

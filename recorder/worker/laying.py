@@ -6,8 +6,9 @@ is silence of the exact length with soft edges, what would overlap is cross-fade
 a quiet moment, and at most until it is 15 ms.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -99,14 +100,27 @@ class Layer:
         self._stretcher = Stretcher(channels)
         self._kept = np.zeros((channels, 0), np.float32)
         self._end = 0  # sample where it ends
+        self._run: list[Samples] = []  # pieces that continue each other unchanged: they are handled as one
+        self._run_start = 0
 
-    def lay(self, samples: Samples, time_ns: int) -> Iterator[Chunk]:
-        place = self.places.place(samples.shape[1], time_ns, lambda: self._is_quiet(samples))
-        if place.continues:
-            yield from self._put(place.start, self._stretcher.stretch(samples, place.count))
-        elif place.count:
-            self._stretcher = Stretcher(self._channels)
-            yield from self._join(place, self._stretcher.stretch(samples, samples.shape[1]))
+    def lay(self, pieces: Iterable[tuple[Samples, int]]) -> list[Chunk]:
+        """Pieces in their order, each with its time. The result is the same as when each is laid alone, at a fraction of the cost."""
+        chunks: list[Chunk] = []
+        for samples, time_ns in pieces:
+            count = samples.shape[1]
+            place = self.places.place(count, time_ns, partial(self._continues_quietly, samples, chunks))
+            if place.continues and place.count == count:
+                self._run_start = self._run_start if self._run else place.start
+                self._run.append(samples)
+                continue
+            self._end_run(chunks)
+            if place.continues:
+                chunks += self._put(place.start, self._stretcher.stretch(samples, place.count))
+            elif place.count:
+                self._stretcher = Stretcher(self._channels)
+                chunks += self._join(place, self._stretcher.stretch(samples, count))
+        self._end_run(chunks)
+        return chunks
 
     def release(self, before: int) -> Iterator[Chunk]:
         """All sound before this sample is needed now: what is kept back of it is given out as an end."""
@@ -149,7 +163,15 @@ class Layer:
         self._kept = joined[:, given:]
         self._end = start + samples.shape[1]
 
-    def _is_quiet(self, samples: Samples) -> bool:
+    def _end_run(self, chunks: list[Chunk]) -> None:
+        if self._run:
+            samples = self._run[0] if len(self._run) == 1 else np.concatenate(self._run, axis=1)
+            self._run.clear()
+            chunks += self._put(self._run_start, self._stretcher.stretch(samples, samples.shape[1]))
+
+    def _continues_quietly(self, samples: Samples, chunks: list[Chunk]) -> bool:
+        """Whether this piece and what is kept back are quiet; `chunks` takes what has to be laid before to know that."""
+        self._end_run(chunks)
         return max(float(np.abs(part).max(initial=0)) for part in (samples, self._kept)) < _QUIET
 
 

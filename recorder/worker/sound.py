@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from typing import cast, get_args
 
+from mixer.audio import Sound as Samples
 from recorder.frames import EncodedFrame
 from recorder.media.decode import AudioCodec, AudioDecoder
 from recorder.worker.laying import Chunk, Layer
@@ -22,10 +23,14 @@ class Sound:
         self._unanswered_ns: int | None = None  # capture time of the first packet since the last sound
         self._layer = Layer(channels, zero_ns)
 
-    def place(self, frame: EncodedFrame) -> Iterator[Chunk]:
+    def place(self, *frames: EncodedFrame) -> list[Chunk]:
+        """Frames in their order: several at once cost less."""
+        return self._layer.lay(piece for frame in frames for piece in self._decode(frame))
+
+    def _decode(self, frame: EncodedFrame) -> list[tuple[Samples, int]]:
         if self._decoder is None or self._decoder.codec != frame.codec:
             if frame.codec not in get_args(AudioCodec):
-                return
+                return []
             self._decoder = AudioDecoder(cast(AudioCodec, frame.codec), self._channels)
         decoded = self._decoder.decode(frame.payload, frame.time_ns)
         if decoded:
@@ -35,8 +40,7 @@ class Sound:
         elif frame.time_ns - self._unanswered_ns >= STARVED_NS:
             log.warning("the decoder gives no sound, starting a new one", extra={"uid": frame.track.uid})
             self._decoder = self._unanswered_ns = None
-        for samples, time_ns in decoded:
-            yield from self._layer.lay(samples, time_ns)
+        return decoded
 
     def release(self, before: int) -> Iterator[Chunk]:
         """All sound before this sample is needed now."""

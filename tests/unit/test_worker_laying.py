@@ -1,5 +1,7 @@
 """Laying sound on the grid: exact places, no clicks, no cuts for what can be stretched."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ class Tape:
     def piece(self, number: int, *, time_ms: float | None = None, level: float = LEVEL) -> None:
         """The 20 ms of the tone from `number` * 20 ms on, as captured then or at another time."""
         time_ns = round((number * 20 if time_ms is None else time_ms) * MS)
-        for chunk in self.layer.lay(_tone(number * PIECE, PIECE, level), time_ns):
+        for chunk in self.layer.lay([(_tone(number * PIECE, PIECE, level), time_ns)]):
             self.add(chunk)
 
     def end(self) -> None:
@@ -80,7 +82,7 @@ def test_a_lost_packet_of_the_shortest_length_is_a_gap() -> None:
     short = RATE_HZ // 400
     chunks: list[Chunk] = []
     for number in [*range(50), *range(51, 100)]:
-        chunks += layer.lay(_tone(number * short, short), number * short * 10**9 // RATE_HZ)
+        chunks += layer.lay([(_tone(number * short, short), number * short * 10**9 // RATE_HZ)])
     assert layer.places.next == 100 * short - Stretcher.DELAY
     assert sum(chunk.samples.shape[1] for chunk in [*chunks, *layer.end()]) == 99 * short
     assert layer.places.cuts == 0
@@ -161,3 +163,32 @@ def test_sound_that_is_needed_before_its_continuation_came_ends_softly_and_goes_
     assert not tape.sound[0, length : 10 * PIECE + 2 * 1024].any()
     assert tape.sound[0, 13 * PIECE : 14 * PIECE].any()
     assert tape.steepest < 1.5 * STEEPEST
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_laid_together_sound_as_if_laid_alone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pieces: list[tuple[Sound, int]] = []
+    time_ns = 0.0
+    for number in range(300):
+        count = int(rng.choice([PIECE, PIECE // 8, 2 * PIECE]))
+        level = float(rng.choice([0.5, 0.001]))  # a quiet moment lets the places be corrected
+        pieces.append((rng.normal(0, level / 3, (1, count)).astype(np.float32), round(time_ns)))
+        time_ns += count / RATE_HZ * 1e9 * (1 + 300e-6 * (number // 100 - 1))  # drift of one kind, none, of the other
+        time_ns += float(rng.choice([0, 3 * MS, -4 * MS, 90 * MS, -60 * MS], p=[0.94, 0.015, 0.015, 0.015, 0.015]))
+    alone, together = Layer(1, 0), Layer(1, 0)
+    first = [chunk for piece in pieces for chunk in alone.lay([piece])] + list(alone.end())
+    bounds = [0, *sorted(rng.choice(300, 40, replace=False)), 300]
+    second = [chunk for start, end in pairwise(bounds) for chunk in together.lay(pieces[start:end])] + list(together.end())
+    np.testing.assert_array_equal(_laid(first), _laid(second))
+    assert alone.places.cuts == together.places.cuts
+    assert alone.places.next == together.places.next
+
+
+def _laid(chunks: list[Chunk]) -> Sound:
+    zero = -Stretcher.DELAY
+    length = max(chunk.start + chunk.samples.shape[1] for chunk in chunks) - zero
+    grid = np.zeros((1, length), np.float32)
+    for chunk in chunks:
+        grid[:, chunk.start - zero : chunk.start - zero + chunk.samples.shape[1]] += chunk.samples
+    return grid

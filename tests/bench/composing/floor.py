@@ -1,8 +1,10 @@
 """The codecs' share: the same decoders and encoders on the same media, and nothing else under the clock."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.codec.context import CodecContext
 from av.packet import Packet
@@ -19,6 +21,7 @@ from recorder.media.scale import Scaler
 from tests.bench.composing import LAYOUT, Room, media
 
 SECOND = 1_000_000_000
+KEYFRAME_SECONDS = 15  # the slices
 
 
 class Floor:
@@ -33,9 +36,16 @@ class Floor:
         self._mix = self._mixed()
 
     def milliseconds_per_second(self) -> float:
-        """CPU per second of media."""
-        pictures = self._pictures() if self._videos else 0
-        return (pictures + self._sound()) / 1e6 / self._room.seconds
+        """CPU per second of media: everything in the order of time, as a recording has to do it."""
+        pictures = _Pictures(self._room, self._videos, self._start_ns) if self._videos else None
+        voices = _Voices(self._sounds, self._start_ns, self._mix)
+        fps = self._room.canvas.fps
+        for number in range(self._room.seconds * fps):
+            until_ns = self._start_ns + (2 * number + 1) * SECOND // (2 * fps)
+            voices.advance(until_ns)
+            if pictures:
+                pictures.advance(number, until_ns)
+        return (voices.spent_ns + (pictures.spent_ns if pictures else 0)) / 1e6 / self._room.seconds
 
     def _mixed(self) -> list[Sound]:
         """What the recording's encoder gets to encode, in pieces of one second."""
@@ -47,49 +57,61 @@ class Floor:
                     mixer.write(uid, number * samples.shape[1], samples)
         return [mixer.read(RATE) for _ in range(self._room.seconds)]
 
-    def _pictures(self) -> int:
-        """CPU ns. Drawing is not counted: only so that the encoder gets what the recording's encoder gets."""
-        canvas = Canvas(self._room.canvas.width, self._room.canvas.height)
-        fps = self._room.canvas.fps
-        encoder = VideoEncoder(width=canvas.size.width, height=canvas.size.height, fps=fps, bitrate_kbps=self._room.canvas.bitrate_kbps)
-        compositor = Compositor(canvas, Scaler)
-        compositor.arrange(layouts.load(LAYOUT).place(self._room.uids, canvas.size, layouts.Options()))
-        frame = frame_of(canvas.planes)
-        decoders = {uid: VideoDecoder("vp8") for uid in self._videos}
-        spent = 0
-        for number, due in enumerate(self._due(fps)):
-            spent -= time.thread_time_ns()
-            decoded = [(uid, decoders[uid].decode(item.payload, item.time_ns)) for uid, item in due]
-            spent += time.thread_time_ns()
-            for uid, pictures in decoded:
-                compositor.set_picture(uid, picture_of(pictures[-1][0]))
-            compositor.draw()
-            spent -= time.thread_time_ns()
-            encoder.encode(frame, number, force_keyframe=number % (15 * fps) == 0)
-            spent += time.thread_time_ns()
-        return spent
 
-    def _due(self, fps: int) -> Iterator[list[tuple[int, EncodedFrame]]]:
-        """What is decoded for each picture of the output."""
-        waiting = {uid: list(reversed(sent)) for uid, sent in self._videos.items()}
-        for number in range(self._room.seconds * fps):
-            until_ns = self._start_ns + (2 * number + 1) * SECOND // (2 * fps)
-            due = []
-            for uid, frames in waiting.items():
-                while frames and frames[-1].time_ns <= until_ns:
-                    due.append((uid, frames.pop()))
-            yield due
+class _Pictures:
+    def __init__(self, room: Room, videos: dict[int, list[EncodedFrame]], start_ns: int) -> None:
+        self.spent_ns = 0
+        self._start_ns = start_ns
+        self._fps = room.canvas.fps
+        self._canvas = Canvas(room.canvas.width, room.canvas.height)
+        size = self._canvas.size
+        self._encoder = VideoEncoder(width=size.width, height=size.height, fps=self._fps, bitrate_kbps=room.canvas.bitrate_kbps)
+        self._compositor = Compositor(self._canvas, Scaler)
+        self._compositor.arrange(layouts.load(LAYOUT).place(room.uids, size, layouts.Options()))
+        self._frame = frame_of(self._canvas.planes)
+        self._waiting = {uid: deque(sent) for uid, sent in videos.items()}
+        self._decoders = {uid: VideoDecoder("vp8") for uid in videos}
 
-    def _sound(self) -> int:
-        decoders = [_opus() for _ in self._sounds]
-        encoder = AudioEncoder(0)
+    def advance(self, number: int, until_ns: int) -> None:
+        """Drawing is not counted: it is done so that the encoder gets what the recording's encoder gets."""
+        due = list(_due(self._waiting, until_ns))
         started = time.thread_time_ns()
-        for decoder, sent in zip(decoders, self._sounds, strict=True):
-            for frame in sent:
-                decoder.decode(Packet(frame.payload))
-        for second in self._mix:
-            encoder.encode(second)
-        return time.thread_time_ns() - started
+        decoded = [(uid, self._decoders[uid].decode(frame.payload, frame.time_ns)) for uid, frame in due]
+        self.spent_ns += time.thread_time_ns() - started
+        for uid, pictures in decoded:
+            self._compositor.set_picture(uid, picture_of(pictures[-1][0]))
+        self._compositor.draw()
+        started = time.thread_time_ns()
+        self._encoder.encode(self._frame, number, force_keyframe=number % (KEYFRAME_SECONDS * self._fps) == 0)
+        self.spent_ns += time.thread_time_ns() - started
+
+
+class _Voices:
+    def __init__(self, sounds: list[list[EncodedFrame]], start_ns: int, mix: list[Sound]) -> None:
+        self.spent_ns = 0
+        self._start_ns = start_ns
+        self._waiting = {number: deque(sent) for number, sent in enumerate(sounds)}
+        self._decoders = [_opus() for _ in sounds]
+        self._encoder = AudioEncoder(0)
+        self._mix = np.concatenate(mix, axis=1)
+        self._encoded = 0  # samples
+
+    def advance(self, until_ns: int) -> None:
+        due = list(_due(self._waiting, until_ns))
+        end = (until_ns - self._start_ns) * RATE // SECOND
+        started = time.thread_time_ns()
+        for number, frame in due:
+            self._decoders[number].decode(Packet(frame.payload))
+        self._encoder.encode(self._mix[:, self._encoded : end])
+        self.spent_ns += time.thread_time_ns() - started
+        self._encoded = end
+
+
+def _due(waiting: dict[int, deque[EncodedFrame]], until_ns: int) -> Iterator[tuple[int, EncodedFrame]]:
+    """What was captured by then and not yet given."""
+    for number, frames in waiting.items():
+        while frames and frames[0].time_ns <= until_ns:
+            yield number, frames.popleft()
 
 
 def _opus() -> AudioCodecContext:
