@@ -86,7 +86,9 @@ class SenderClock:
         error = self._least.add(difference_ns, arrival_ns) - self.offset_ns
         passed = arrival_ns - self.used_ns
         if passed > 0:
-            moved = _limited(error, _gentle(error, passed))
+            # A report may come with the very first packets, which are often late: the least delay is yet to be seen.
+            settles = arrival_ns - self.begun_ns < SETTLING_NS
+            moved = _limited(error, int(passed * SLEW) if settles else _gentle(error, passed))
             self.offset_ns += moved
             self.slewed_ns += moved
             self.used_ns = arrival_ns
