@@ -8,6 +8,7 @@ from recorder.rtp.packet import ReportBlock
 _LONGEST_GAP = 512  # packets; a larger jump is a restart of the sender, not loss
 _FIRST_NACK_NS = 10_000_000  # after the gap was seen: reordered packets fill it without help
 _NACK_INTERVAL_NS = 60_000_000  # at least: longer where repairs take longer, or each would come several times
+_UNKNOWN_REPAIR_NS = 200_000_000  # the pause until a repair was seen: on a narrow path requests that come too soon would choke it
 _NACK_TRIES = 10
 _GIVEN_UP_NS = 1_000_000_000  # no recorder waits longer
 
@@ -51,7 +52,7 @@ class Reception:
             self._highest = extended
         elif (missing := self._missing.pop(self._highest - (-step & 0xFFFF), None)) is not None:
             if missing.tries:
-                self._repair_ns += (arrival_ns - missing.first_ns - self._repair_ns) / 8
+                self._note_repair(arrival_ns - missing.first_ns)
         else:
             if -step & 0xFFFF > _LONGEST_GAP:  # two in a row are no stray packet (RFC 3550 appendix A.1)
                 self.restarted = sequence == (self._far_back + 1) & 0xFFFF
@@ -64,7 +65,7 @@ class Reception:
     def lost(self, now_ns: int) -> list[int]:
         """The 16-bit sequence numbers to be asked for now, in order; what was asked for in vain too often is given up."""
         due = []
-        pause_ns = max(_NACK_INTERVAL_NS, int(self._repair_ns * 1.25))
+        pause_ns = max(_NACK_INTERVAL_NS, int(self._repair_ns * 1.25)) if self._repair_ns else _UNKNOWN_REPAIR_NS
         for extended, missing in list(self._missing.items()):
             if missing.due_ns > now_ns:
                 continue
@@ -95,6 +96,10 @@ class Reception:
             last_sr=self._report.middle_ntp if self._report else 0,
             delay_since_last_sr=((now_ns - self._report_ns) << 16) // 1_000_000_000 if self._report else 0,
         )
+
+    def _note_repair(self, took_ns: int) -> None:
+        slower = took_ns > self._repair_ns
+        self._repair_ns += (took_ns - self._repair_ns) / (1 if not self._repair_ns else 2 if slower else 8)
 
     def _note_gap(self, newest: int, arrival_ns: int) -> None:
         if newest - self._highest > _LONGEST_GAP:

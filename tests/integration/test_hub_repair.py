@@ -113,9 +113,9 @@ async def test_what_cannot_be_repaired_is_asked_for_a_limited_time(hub: str) -> 
         publisher.send(1)
         publisher.send(2, lost=True)
         publisher.send(3)
-        await until(lambda: len(publisher.nacks) == 10)
-        await asyncio.sleep(0.3)
-        assert publisher.nacks == [2] * 10
+        await asyncio.sleep(2)
+        assert 4 <= len(publisher.nacks) <= 10  # for a second
+        assert set(publisher.nacks) == {2}
 
 
 async def test_publisher_gets_receiver_reports_and_few_keyframe_requests(hub: str) -> None:
