@@ -52,7 +52,7 @@ class Reception:
             self._highest = extended
         elif (missing := self._missing.pop(self._highest - (-step & 0xFFFF), None)) is not None:
             if missing.tries:
-                self._note_repair(arrival_ns - missing.first_ns)
+                self._note_repair(arrival_ns - missing.first_ns, missing.tries)
         else:
             if -step & 0xFFFF > _LONGEST_GAP:  # two in a row are no stray packet (RFC 3550 appendix A.1)
                 self.restarted = sequence == (self._far_back + 1) & 0xFFFF
@@ -97,9 +97,11 @@ class Reception:
             delay_since_last_sr=((now_ns - self._report_ns) << 16) // 1_000_000_000 if self._report else 0,
         )
 
-    def _note_repair(self, took_ns: int) -> None:
-        slower = took_ns > self._repair_ns
-        self._repair_ns += (took_ns - self._repair_ns) / (1 if not self._repair_ns else 2 if slower else 8)
+    def _note_repair(self, took_ns: int, tries: int) -> None:
+        # Asked for more than once, it can't be told which request was answered (Karn's algorithm): that says little, but on a path
+        # that became slower nothing else would say anything.
+        weight = 1 if not self._repair_ns else 8 if tries == 1 else 16
+        self._repair_ns += (took_ns - self._repair_ns) / weight
 
     def _note_gap(self, newest: int, arrival_ns: int) -> None:
         if newest - self._highest > _LONGEST_GAP:
