@@ -86,9 +86,7 @@ class SenderClock:
         error = self._least.add(difference_ns, arrival_ns) - self.offset_ns
         passed = arrival_ns - self.used_ns
         if passed > 0:
-            # A report may come with the very first packets, which are often late: the least delay is yet to be seen.
-            settles = arrival_ns - self.begun_ns < SETTLING_NS
-            moved = _limited(error, int(passed * SLEW) if settles else _gentle(error, passed))
+            moved = _limited(error, _gentle(error, passed))
             self.offset_ns += moved
             self.slewed_ns += moved
             self.used_ns = arrival_ns
@@ -153,7 +151,7 @@ class StreamClock:
         elif media_ns >= self._due_ns:
             if arrival_ns - self._followed_ns > _PAUSE_NS:
                 return self._begin(timestamp, arrival_ns)
-            self._follow(media_ns, arrival_ns)
+            self._follow(media_ns, arrival_ns, step * _SECOND // self._rate)
         return media_ns + self._offset_ns
 
     def report(self, timestamp: int, ntp_ns: int) -> None:
@@ -188,8 +186,9 @@ class StreamClock:
         self.jumps += 1
         return True
 
-    def _follow(self, media_ns: int, arrival_ns: int) -> None:
-        """Correct the offset by as much as the media time that has passed allows."""
+    def _follow(self, media_ns: int, arrival_ns: int, step_ns: int) -> None:
+        """Correct the offset by as much as the media time that has passed allows; `step_ns` of it since the packet before, which the
+        correction does not turn round."""
         passed = media_ns - self._applied_ns
         if self._voice and passed > _VOICE_STEP_NS:
             passed = _VOICE_STEP_NS
@@ -206,7 +205,7 @@ class StreamClock:
             if arrival_ns - self._begun_ns >= SETTLING_NS:
                 room = _gentle(target - self._offset_ns, passed)
         error = target - self._offset_ns
-        self._offset_ns += _limited(error, room)
+        self._offset_ns += max(_limited(error, room), -max(step_ns, 0))
         self._due_ns = media_ns + (_STEP_NS if -_LITTLE_NS < error < _LITTLE_NS else _QUICK_STEP_NS)
         if arrival_ns - (self._checkpoints[-1][0] if self._checkpoints else self._begun_ns) >= _CHECKPOINT_NS:
             self._checkpoints.append((arrival_ns, self._offset_ns))

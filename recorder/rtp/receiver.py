@@ -22,6 +22,7 @@ from recorder.rtp.statistics import ReceiverStatistics
 
 PLI_INTERVAL_NS = 500_000_000
 REPORT_INTERVAL_NS = 1_000_000_000
+SETTLED_NS = 1_500_000_000  # after its first packet, which is often late, a stream is where the least delay of its arrivals puts it
 SILENT_NS = 1_000_000_000  # a stream that was replaced may come back when its successor has been silent for so long
 MAX_STREAMS = 16  # SSRCs remembered; more are a fault of the sender
 MAX_SIDE = 4096  # of a picture, as the decoders take it
@@ -86,7 +87,8 @@ class _Stream:
         self.statistics = ReceiverStatistics()
         self.keyframe_asked_ns = -PLI_INTERVAL_NS
         self.last_arrival_ns = 0
-        self.early_report: rtp.SenderReport | None = None
+        self.begun_ns = 0
+        self.early_report: rtp.SenderReport | None = None  # it waits until the stream is settled, if nothing is known of the sender yet
         self.tells_rotation = False
         self.extension = b""  # the header extension last looked at, and the rotation it told; -1: none
         self.extension_rotation = -1
@@ -261,7 +263,9 @@ class SessionReceiver:
         if newest and ssrc in self._retired and now - newest.last_arrival_ns < SILENT_NS:
             self.counters.retired += 1
             return None
-        return self._begin(ssrc, route)
+        stream = self._begin(ssrc, route)
+        stream.begun_ns = now
+        return stream
 
     def _begin(self, ssrc: int, route: Route) -> _Stream:
         """Follow a new SSRC; the one before it ends."""
@@ -312,7 +316,7 @@ class SessionReceiver:
 
     def _emit(self, stream: _Stream, unit: AccessUnit, arrival: int) -> None:
         time_ns = stream.clock.capture_ns(unit.timestamp, arrival)
-        if stream.early_report:
+        if stream.early_report and (self.sender.offset_ns is not None or arrival - stream.begun_ns >= SETTLED_NS):
             report, stream.early_report = stream.early_report, None
             stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
         if unit.width:

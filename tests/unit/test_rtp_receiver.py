@@ -246,6 +246,7 @@ def test_reports_of_sources_that_never_send_do_not_keep_out_others() -> None:
     for ssrc in range(100, 100 + 3 * MAX_STREAMS):
         session.receiver.control(struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, ssrc, 0xE0000000 << 32, 1, 1, 2), ZERO)
     session.receiver.control(struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, 2, 0xE0000000 << 32, 960, 1, 2), ZERO)
-    session.audio(1, 20)
+    for sequence in range(1, 100):
+        session.audio(sequence, 20 * sequence)
     assert session.receiver._streams["audio"].clock._wall_ns is not None
     assert len(session.receiver._early_reports) <= MAX_STREAMS
