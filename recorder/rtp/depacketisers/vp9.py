@@ -4,6 +4,8 @@ Several layers become a superframe (VP9 bitstream specification, annex B), which
 highest. All layers that come are kept; temporal layers are pictures like all others.
 """
 
+from collections import deque
+
 from recorder.rtp.depacketisers import MAX_UNIT_BYTES, AccessUnit
 from recorder.rtp.depacketisers.vp9_header import FrameHeaders
 
@@ -22,6 +24,7 @@ class _Vp9:
         self._timestamp = 0
         self._waiting = True  # for the start of a picture, because of a loss or an error that was told
         self._ended_early = False  # the picture before, untold
+        self._done: deque[AccessUnit] = deque()  # two at most
 
     def push(self, payload: bytes, *, timestamp: int, marker: bool) -> AccessUnit | None:
         if not payload:
@@ -35,10 +38,13 @@ class _Vp9:
             self._ended_early = False
             if not (unit and unit.keyframe):  # which refers to nothing
                 raise ValueError("VP9 picture without its end")
-        return unit
+        if unit:
+            self._done.append(unit)
+        return self._done.popleft() if self._done else None
 
     def reset(self) -> None:
         self._clear()
+        self._done.clear()
         self._waiting = True
         self._ended_early = False
 
@@ -51,8 +57,11 @@ class _Vp9:
         flags = payload[0]
         size, needs_lower_layer = _descriptor(payload)
         if self._starts and timestamp != self._timestamp:
-            self._ended_early = True
-            self._clear()
+            if self._open:
+                self._ended_early = True
+                self._clear()
+            else:  # the sender left its upper layers out when it had sent the lower ones, and so never marked the end
+                self._done.append(self._finish(self._timestamp))
         if flags & _B:
             if self._open:
                 raise ValueError("VP9 frame without its end")
