@@ -28,7 +28,9 @@ class AccessUnit:
 
 class Depacketiser(Protocol):
     def push(self, payload: bytes, *, timestamp: int, marker: bool) -> AccessUnit | None:
-        """Take the next payload; return the access unit it completes, or one before whose end it shows. Empty payloads only probe the path: they are ignored.
+        """Take the next payload; return the access unit it completes, or one before whose end it shows.
+
+        Empty payloads only probe the path: they are ignored.
 
         Raises:
             ValueError: the payload is malformed, or a picture before it ended early; what was gathered of that picture is
