@@ -114,7 +114,7 @@ async def test_what_cannot_be_repaired_is_asked_for_a_limited_time(hub: str) -> 
         publisher.send(2, lost=True)
         publisher.send(3)
         await asyncio.sleep(2)
-        assert 4 <= len(publisher.nacks) <= 10  # for a second
+        assert 4 <= len(publisher.nacks) <= 6  # for a second, 200 ms apart: how long repairs take was never seen
         assert set(publisher.nacks) == {2}
 
 
