@@ -71,6 +71,15 @@ class SenderClock:
         self.used_ns = -_NEVER  # arrival of the last packet that was placed by this clock
         self.follows_voice = False
         self._least = _Least()
+        self._streams: dict[int, StreamClock] = {}  # the newest of each clock rate
+
+    def stream(self, clock_rate: int, timestamp: int, arrival_ns: int) -> "StreamClock":
+        """The clock of a stream that begins with this packet: the one before it goes on when its timestamps do, as in another session
+        with the same participant; otherwise a new one."""
+        clock = self._streams.get(clock_rate)
+        if clock is None or not clock.continues(timestamp, arrival_ns):
+            clock = self._streams[clock_rate] = StreamClock(clock_rate, self)
+        return clock
 
     def begin(self, offset_ns: int, least_ns: int, arrival_ns: int, *, voice: bool) -> None:
         """Count the sender's wall clock from a stream that stays where it is; `least_ns` is the offset its arrivals suggest."""
@@ -99,6 +108,8 @@ class StreamClock:
     def __init__(self, clock_rate: int, sender: SenderClock) -> None:
         self.jumps = 0  # times that the stream began anew
         self.reports_refused = 0
+        self.giver: object = None  # which of several sessions gave the newest frame, and its timestamp
+        self.given = 0
         self._rate = clock_rate
         self._voice = clock_rate != _VIDEO_RATE_HZ
         self._sender = sender
@@ -154,12 +165,28 @@ class StreamClock:
             self._follow(media_ns, arrival_ns, step * _SECOND // self._rate)
         return media_ns + self._offset_ns
 
+    def continues(self, timestamp: int, arrival_ns: int) -> bool:
+        """Whether a packet belongs to this stream: its timestamp says about the time of its arrival, as another stream's hardly would."""
+        if self._last is None or arrival_ns - self._followed_ns > _PAUSE_NS:
+            return False
+        media_ns = (self._ticks + _step(self._last, timestamp)) * _SECOND // self._rate
+        return abs(arrival_ns - media_ns - self._offset_ns) <= IMPLAUSIBLE_NS
+
+    def gives(self, timestamp: int, giver: object) -> bool:
+        """Whether a session may give the frame of this timestamp: not when another one has given it, or a later one, already."""
+        if self.giver is not giver:
+            if self.giver is not None and _step(self.given, timestamp) <= 0:
+                return False
+            self.giver = giver
+        self.given = timestamp
+        return True
+
     def report(self, timestamp: int, ntp_ns: int) -> None:
         """Take a sender report: at this RTP timestamp the sender's wall clock showed `ntp_ns`. Only its course counts: where it
         counts from, and whether it begins anew as NTP's seconds do in 2036, is all the same."""
         if self._last is None:  # before any media, as some senders do
             return
-        step = ((timestamp - self._last + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        step = _step(self._last, timestamp)
         step_ns = step * _SECOND // self._rate
         if ntp_ns == _NTP_ZERO_NS or not -_REPORT_BEHIND_NS <= step_ns <= _REPORT_AHEAD_NS:
             self.reports_refused += 1
@@ -239,6 +266,11 @@ class StreamClock:
         change = wall_ns - self._wall_ns
         late = min(self._recent_ns, self._before_ns) - self._offset_ns
         return abs(change) > _REPORT_NOISE_NS and abs(late - change) < abs(change) // 2
+
+
+def _step(before: int, timestamp: int) -> int:
+    """From one 32-bit timestamp to another, in ticks; negative when it goes back."""
+    return ((timestamp - before + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
 def _gentle(error_ns: int, passed_ns: int) -> int:

@@ -50,6 +50,7 @@ class Counters:
     unrouted: int = 0  # payload types that were not negotiated
     retired: int = 0  # of an SSRC that another one has replaced
     frames: int = 0
+    frames_repeated: int = 0  # another session with the participant gave them
     frames_undecodable: int = 0  # complete, but a frame they refer to is missing
     bytes: int = 0
     streams: int = 0  # SSRCs so far
@@ -79,7 +80,7 @@ class Reception:
 class _Stream:
     """One SSRC."""
 
-    def __init__(self, ssrc: int, track: Track, route: Route, sender: SenderClock, patience_ns: int) -> None:
+    def __init__(self, ssrc: int, track: Track, route: Route, clock: StreamClock, *, patience_ns: int, begun_ns: int) -> None:
         self.ssrc = ssrc
         self.track = track
         self.kind = track.kind
@@ -87,28 +88,26 @@ class _Stream:
         self.statistics = ReceiverStatistics()
         self.keyframe_asked_ns = -PLI_INTERVAL_NS
         self.last_arrival_ns = 0
-        self.begun_ns = 0
+        self.begun_ns = begun_ns
         self.early_report: rtp.SenderReport | None = None  # it waits until the stream is settled, if nothing is known of the sender yet
         self.tells_rotation = False
         self.extension = b""  # the header extension last looked at, and the rotation it told; -1: none
         self.extension_rotation = -1
         self.rotation = 0  # told by some packets, valid for all that follow
-        self._sender = sender
-        self.route = route
-        self.clock = StreamClock(route.clock_rate, sender)
-        self.set_codec(route)
+        self.set_codec(route, clock)
 
-    def set_codec(self, route: Route) -> None:
+    def set_codec(self, route: Route, clock: StreamClock) -> None:
         """From the next packet on it carries this."""
-        if route.clock_rate != self.route.clock_rate:
-            self.clock = StreamClock(route.clock_rate, self._sender)
         self.route = route
+        self.clock = clock
+        self._jumps_before = clock.jumps
         self.depacketiser = create(route.codec)
         self.wants_keyframe = self.kind == "video"
         self.size = (0, 0)
 
     def figures(self) -> dict[str, int]:
-        return asdict(self.jitter.counters) | {"clock_jumps": self.clock.jumps, "reports_refused": self.clock.reports_refused}
+        jumps = self.clock.jumps - self._jumps_before
+        return asdict(self.jitter.counters) | {"clock_jumps": jumps, "reports_refused": self.clock.reports_refused}
 
 
 class SessionReceiver:
@@ -154,7 +153,7 @@ class SessionReceiver:
         route = self._routes.get(number)
         stream = self._by_ssrc.get(ssrc)
         if stream is None or route is None or route.kind != stream.kind:
-            stream = self._find(ssrc, number, now)
+            stream = self._find(ssrc, number, timestamp, now)
             if stream is None:
                 return
         start, extension = rtp.FIXED_HEADER_BYTES, b""
@@ -249,7 +248,7 @@ class SessionReceiver:
 
     # ---- inside ----
 
-    def _find(self, ssrc: int, number: int, now: int) -> _Stream | None:
+    def _find(self, ssrc: int, number: int, timestamp: int, now: int) -> _Stream | None:
         """The stream of a packet that is not simply the next of one known, or None when it is none of ours."""
         repeated = self._retransmissions.get(number)
         route = self._routes.get(number if repeated is None else repeated)
@@ -263,14 +262,13 @@ class SessionReceiver:
         if newest and ssrc in self._retired and now - newest.last_arrival_ns < SILENT_NS:
             self.counters.retired += 1
             return None
-        stream = self._begin(ssrc, route)
-        stream.begun_ns = now
-        return stream
+        return self._begin(ssrc, route, timestamp, now)
 
-    def _begin(self, ssrc: int, route: Route) -> _Stream:
+    def _begin(self, ssrc: int, route: Route, timestamp: int, now: int) -> _Stream:
         """Follow a new SSRC; the one before it ends."""
         previous = self._streams.get(route.kind)
-        stream = _Stream(ssrc, Track(self._uid, route.kind), route, self.sender, self._patience_ns)
+        clock = self.sender.stream(route.clock_rate, timestamp, now)
+        stream = _Stream(ssrc, Track(self._uid, route.kind), route, clock, patience_ns=self._patience_ns, begun_ns=now)
         self.counters.streams += 1
         if previous:
             self._deliver(previous, previous.jitter.flush())
@@ -302,7 +300,8 @@ class SessionReceiver:
             if route is None:
                 return
             if route != stream.route:  # several payload types may carry the same
-                stream.set_codec(route)
+                same = route.clock_rate == stream.route.clock_rate
+                stream.set_codec(route, stream.clock if same else self.sender.stream(route.clock_rate, timestamp, arrival))
         if rotation >= 0:
             stream.rotation = rotation
         try:
@@ -330,6 +329,9 @@ class SessionReceiver:
                 self.counters.frames_undecodable += 1
                 return
             stream.wants_keyframe = False
+        if not stream.clock.gives(unit.timestamp, self):
+            self.counters.frames_repeated += 1
+            return
         self.counters.frames += 1
         width, height = stream.size
         self._on_frame(EncodedFrame(stream.track, stream.route.codec, unit.payload, unit.keyframe, time_ns, width, height, stream.rotation))

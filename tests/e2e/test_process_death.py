@@ -156,7 +156,8 @@ async def test_recordings_outlive_api_then_agent_then_everything_at_once(tmp_pat
                 assert not serve.rows("SELECT sid FROM recordings WHERE workers_lost > 0")  # both were adopted
                 doomed = [*family(serve.pid), *(serve.worker(one.sid) for one in (mix, alone))]
                 before = {one.sid: serve.slices(one.sid) for one in (mix, alone)}
-                for pid in doomed:
+                os.kill(serve.pid, signal.SIGSTOP)  # neither it nor, by its death, the others may begin an orderly end in between
+                for pid in reversed(doomed):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 await gone(doomed, 5)

@@ -250,3 +250,42 @@ def test_reports_of_sources_that_never_send_do_not_keep_out_others() -> None:
         session.audio(sequence, 20 * sequence)
     assert session.receiver._streams["audio"].clock._wall_ns is not None
     assert len(session.receiver._early_reports) <= MAX_STREAMS
+
+
+def test_another_session_goes_on_with_the_times_of_the_one_before_and_repeats_nothing() -> None:
+    first, second = Session(), Session()
+    second.receiver.sender = first.receiver.sender
+    for sequence in range(1, 50):
+        first.audio(sequence, 20 * sequence + 40)
+    for sequence in range(47, 52):  # three that the first gave, on a path that is quicker by 35 ms
+        second.audio(sequence, 20 * sequence + 5)
+    first.audio(50, 20 * 50 + 40)  # of the path that is given up
+    for sequence in range(52, 60):
+        second.audio(sequence, 20 * sequence + 5)
+    times = [frame.time_ns for frame in (*first.frames, *second.frames)]
+    assert len(times) == 59
+    assert all(17 * MS < after - before < 21 * MS for before, after in zip(times, times[1:], strict=False))  # noqa: RUF007
+    assert second.receiver.counters.frames_repeated == 3
+    assert first.receiver.counters.frames_repeated == 1
+
+
+def test_another_session_with_other_timestamps_begins_by_their_arrival() -> None:
+    first, second = Session(), Session()
+    second.receiver.sender = first.receiver.sender
+    for sequence in range(1, 50):
+        first.audio(sequence, 20 * sequence)
+    for sequence in range(5001, 5010):
+        second.audio(sequence, 1000 + 20 * (sequence - 5000))
+    assert [frame.time_ns // MS for frame in second.frames] == [1000 + 20 * count for count in range(1, 10)]
+    assert second.receiver.figures()["clock_jumps"] == 0
+
+
+def test_a_keyframe_that_another_session_gave_serves_the_frames_after_it() -> None:
+    first, second = Session(), Session()
+    second.receiver.sender = first.receiver.sender
+    for session in (first, second):
+        session.video(1, 33, key=True)
+        session.video(2, 66)
+    second.video(3, 100)
+    assert [len(session.frames) for session in (first, second)] == [2, 1]
+    assert second.receiver.counters.frames_undecodable == 0
