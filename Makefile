@@ -59,7 +59,7 @@ bench: $(DEV) ## benchmarks (ONLY=name); one JSON object per line, also in build
 	@$(BIN)/python -m tests.bench.run $(if $(ONLY),--only $(ONLY))
 
 chaos: $(DEV) ## the full fault matrix, all seeds and counts (ROWS=N1,N9: some rows); report in build/chaos.json
-	@$(BIN)/python -m pytest tests/chaos $(if $(ROWS),--rows $(ROWS))
+	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos $(if $(ROWS),--rows $(ROWS))
 
 fuzz: $(DEV) ## a million mutated packets (FUZZ_PACKETS, FUZZ_SEED)
 	@$(BIN)/python -m pytest -s tests/fuzz

@@ -11,7 +11,6 @@ _SECONDS: Final = 900  # of one case
 
 Measured = dict[str, Any]
 _measured_key = pytest.StashKey[Measured]()
-_results_key = pytest.StashKey[list[dict[str, object]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,7 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "row(*ids): the fault rows a case belongs to")
-    config.stash[_results_key] = []
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Results())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,9 +45,29 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     return figures
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if figures := dict(report.user_properties).get("measured"):
-        print(f"\n{report.nodeid.rsplit('::', 1)[-1]}: {figures}")
+class _Results:
+    """Of the whole run, also when several processes share the cases."""
+
+    def __init__(self) -> None:
+        self._results: list[dict[str, object]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        case = dict(report.user_properties).get("chaos")
+        if not isinstance(case, str):
+            return
+        result = json.loads(case)
+        self._results.append(result | {"outcome": report.outcome, "seconds": round(report.duration, 1)})
+        if result["measured"]:
+            print(f"\n{result['case']}: {result['measured']}")
+
+    def pytest_sessionfinish(self) -> None:
+        if self._results:
+            _REPORT.parent.mkdir(exist_ok=True)
+            _REPORT.write_text(json.dumps(sorted(self._results, key=_place), indent=1) + "\n")
+
+
+def _place(result: dict[str, object]) -> tuple[str, str]:
+    return str(result["row"]), str(result["case"])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,26 +75,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report: pytest.TestReport = yield
     if call.when == "call" or (call.when == "setup" and report.outcome != "passed"):
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        measured = item.stash.get(_measured_key, {})
-        report.user_properties.append(("measured", measured))
-        item.config.stash[_results_key].append(
-            {
-                "row": "-".join(_rows(item)),
-                "seed": parameters.get("seed"),
-                "case": item.name,
-                "outcome": report.outcome,
-                "measured": measured,
-                "seconds": round(report.duration, 1),
-            }
-        )
+        case = {
+            "row": "-".join(_rows(item)),
+            "seed": parameters.get("seed"),
+            "case": item.name,
+            "measured": item.stash.get(_measured_key, {}),
+        }
+        report.user_properties.append(("chaos", json.dumps(case, default=str)))
     return report
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    results = session.config.stash[_results_key]
-    if results:
-        _REPORT.parent.mkdir(exist_ok=True)
-        _REPORT.write_text(json.dumps(results, indent=1, default=str) + "\n")
 
 
 def _rows(item: pytest.Item) -> tuple[str, ...]:
