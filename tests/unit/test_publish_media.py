@@ -33,7 +33,7 @@ CODECS: list[VideoCodec] = ["h264", "vp8", "vp9", "av1"]
 def loop(request: pytest.FixtureRequest) -> tuple[VideoCodec, VideoLoop]:
     encode = encode_video_apart if request.param == "av1" else encode_video
     media = encode(STYLE, request.param, 300)
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert os.sched_getscheduler(0) in (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
     return request.param, media
 
 
