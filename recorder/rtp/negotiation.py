@@ -11,7 +11,13 @@ import aioice.ice
 from aiortc import RTCRtpSender, rtp
 from aiortc.codecs import CODECS, HEADER_EXTENSIONS
 from aiortc.codecs.base import Encoder
-from aiortc.rtcrtpparameters import ParametersDict, RTCRtcpFeedback, RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters
+from aiortc.rtcrtpparameters import (
+    ParametersDict,
+    RTCRtcpFeedback,
+    RTCRtpCodecParameters,
+    RTCRtpHeaderExtensionParameters,
+    RTCRtpParameters,
+)
 
 from recorder.frames import Kind
 
@@ -91,6 +97,34 @@ def offer_codecs() -> None:
 def pack_with(sender: RTCRtpSender, packetiser: Encoder) -> None:
     """Let an ordinary aiortc sender put encoded media into packets by `packetiser`, because it has none of its own."""
     sender._RTCRtpSender__encoder = packetiser  # type: ignore[attr-defined]  # aiortc has no public hook
+
+
+class _WithOrientation(rtp.HeaderExtensionsMap):
+    """Writes the camera's rotation (3GPP TS 26.114 section 7.4.5) beside the extensions that aiortc knows."""
+
+    def __init__(self, degrees: Callable[[], int]) -> None:
+        super().__init__()
+        self._degrees = degrees
+        self._id = 0
+
+    def configure(self, parameters: RTCRtpParameters) -> None:
+        super().configure(parameters)
+        self._id = next((extension.id for extension in parameters.headerExtensions if extension.uri == VIDEO_ORIENTATION), 0)
+
+    def set(self, values: rtp.HeaderExtensions) -> tuple[int, bytes]:
+        known = super().set(values)
+        if not self._id:
+            return known
+        orientation = bytes([self._degrees() // 90 & 3])
+        return rtp.pack_header_extensions([*rtp.unpack_header_extensions(*known), (self._id, orientation)])
+
+
+def tell_orientation(sender: RTCRtpSender, degrees: Callable[[], int]) -> None:
+    """Let an ordinary aiortc sender say with each packet how far its picture is to be turned clockwise: 0, 90, 180 or 270.
+
+    Call it before the session is negotiated, and `offer_extension` before that.
+    """
+    sender._RTCRtpSender__rtp_header_extensions_map = _WithOrientation(degrees)  # type: ignore[attr-defined]  # aiortc has no public hook
 
 
 def on_keyframe_request(sender: RTCRtpSender, callback: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
@@ -10,7 +11,7 @@ import httpx
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from pydantic import SecretStr
 
-from recorder.rtp.negotiation import offer_codecs, on_keyframe_request, pack_with
+from recorder.rtp.negotiation import VIDEO_ORIENTATION, offer_codecs, offer_extension, on_keyframe_request, pack_with, tell_orientation
 from recorder.tools.content import Style
 from recorder.tools.packetise import Av1Packetiser, Vp9Packetiser
 from recorder.tools.publish_media import AudioCodec, Library, VideoCodec
@@ -98,6 +99,14 @@ class Publisher:
         if not answer.is_success:
             raise PublishError(f"the hub answers {answer.status_code} to mute")
 
+    async def change_picture(self, *, size: tuple[int, int], rotation: int = 0) -> None:
+        """Go on with pictures of this size, from a camera that is turned: receivers shall turn them by `rotation` degrees clockwise."""
+        codec = self.publication.video
+        assert self.video
+        assert codec
+        self.publication = dataclasses.replace(self.publication, width=size[0], height=size[1])
+        self.video.change(await self._source(codec), rotation)
+
     async def stop(self) -> None:
         """Leave the channel. May be called more than once."""
         resource, self._resource = self._resource, None
@@ -120,6 +129,7 @@ class Publisher:
 
     async def _add_tracks(self) -> None:
         offer_codecs()
+        offer_extension("video", VIDEO_ORIENTATION)
         wanted = self.publication
         clock = MediaClock()
         if wanted.audio:
@@ -128,12 +138,13 @@ class Publisher:
             codecs = RTCRtpSender.getCapabilities("audio").codecs
             transceiver.setCodecPreferences([codec for codec in codecs if codec.name.lower() == wanted.audio])
         if wanted.video:
-            self.video = VideoTrack(clock, await self._source(wanted.video))
-            transceiver = self._pc.addTransceiver(self.video, "sendonly")
+            self.video = video = VideoTrack(clock, await self._source(wanted.video))
+            transceiver = self._pc.addTransceiver(video, "sendonly")
+            tell_orientation(transceiver.sender, lambda: video.rotation)
             names = (f"video/{wanted.video}", "video/rtx")
             codecs = RTCRtpSender.getCapabilities("video").codecs
             transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType.lower() in names])
-            on_keyframe_request(transceiver.sender, self.video.request_keyframe)
+            on_keyframe_request(transceiver.sender, video.request_keyframe)
             if wanted.video in _PACKETISERS:
                 pack_with(transceiver.sender, _PACKETISERS[wanted.video]())
 

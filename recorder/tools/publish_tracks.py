@@ -75,6 +75,7 @@ class VideoTrack(MediaStreamTrack):
         super().__init__()
         self.muted = False
         self.keyframe_requests = 0
+        self.rotation = 0  # by which receivers shall turn the picture, degrees clockwise
         self._clock = clock
         self._source = source
         self._index: int | None = None  # of the next frame since media time zero
@@ -82,6 +83,13 @@ class VideoTrack(MediaStreamTrack):
 
     def request_keyframe(self) -> None:
         self.keyframe_requests += 1
+        self._wants_keyframe = True
+
+    def change(self, source: VideoSource, rotation: int) -> None:
+        """Go on with the frames of another source of the same rate, from a keyframe on."""
+        assert source.fps == self._source.fps
+        self._source = source
+        self.rotation = rotation
         self._wants_keyframe = True
 
     async def recv(self) -> "Packet[Stream]":

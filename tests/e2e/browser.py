@@ -7,7 +7,8 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
@@ -58,6 +59,28 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+async def played_by_hls_js(browser: Browser, playlist: Path) -> dict[str, Any]:
+    """Play a stored playlist from start to end with hls.js; how far it came, and the frames and bytes of sound that were decoded.
+
+    Raises:
+        AssertionError: the player gave up.
+    """
+    for part in ("play.html", "hls.light.min.js"):
+        shutil.copy(PAGES / part, playlist.parent)
+    with served(playlist.parent) as url:
+        page = await browser.new_page()
+        try:
+            await page.goto(f"{url}/play.html?{urlencode({'list': quote(playlist.name)})}")
+            await page.wait_for_function("window.played", timeout=60_000)
+            played: dict[str, Any] = await page.evaluate("window.played")
+        finally:
+            await page.close()
+            for part in ("play.html", "hls.light.min.js"):
+                (playlist.parent / part).unlink()
+    assert played["error"] is None, played
+    return played
 
 
 @contextlib.asynccontextmanager
