@@ -1,10 +1,17 @@
 """What all tests share: a time limit by kind, so that a hanging test names itself instead of stopping the run."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from cli.demo import processes
+
 pytest.register_assert_rewrite("tests.chaos")  # cases that several suites run
+
+# Of several processes that share the tests, each takes ports of its own.
+WORKERS, WORKER = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+processes.PORTS = processes.PORTS[int(WORKER.removeprefix("gw")) :: WORKERS]
 
 SECONDS = {"unit": 20, "contract": 30, "integration": 60, "e2e": 300}
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cli.demo.processes import free_ports
 from storage import StoreOptions
 
 BUCKET = "recordings"
@@ -86,20 +86,12 @@ def _identity(name: str, identity: Identity, actions: list[str]) -> dict[str, ob
     return {"name": name, "credentials": credentials, "actions": actions}
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
 class _DidNotStart(Exception):
     """The server ended, or is not there in time."""
 
 
 def _start(data: Path, config: Path, owner: Identity, writer: Identity) -> tuple[SeaweedFS, subprocess.Popen[bytes]]:
-    s3, master, volume, filer, *more = _free_ports(8)
+    s3, master, volume, filer, *more = free_ports(8)
     ports = [f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
     ports += [f"-{name}.port.grpc={port}" for name, port in zip(("s3", "master", "volume", "filer"), more, strict=True)]
     listen = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -13,6 +14,8 @@ from typing import Final
 
 START_SECONDS: Final = 40.0
 GRACE_SECONDS: Final = 10.0
+# Below those that Linux gives to outgoing connections, one of which could take the port before its server does.
+PORTS = range(12_000, 32_000)
 
 
 class DemoError(Exception):
@@ -57,8 +60,13 @@ async def until_said(process: asyncio.subprocess.Process, log: Path, words: str,
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    """Different ports of loopback on which nobody listens now."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            if len(ports) == count:
+                return ports
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+    raise DemoError("no port of this machine is free")

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cli.demo.processes import free_ports
 from recorder.settings import Api, Settings
 from tests.contract.fake_agent import connected
 
@@ -25,14 +25,6 @@ class Running:
     settings: Settings
     api: httpx.AsyncClient
     probes: httpx.AsyncClient
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 async def spawn(data_dir: Path, **api: object) -> asyncio.subprocess.Process:

@@ -17,6 +17,8 @@ from recorder.tools.content import tone_hz
 from tests.live import TestedWorker, hub, publisher, settings
 from tests.viewer import silences
 
+pytestmark = pytest.mark.alone
+
 FPS = 30
 BURN_SECONDS = 10
 RIVALS = 19
