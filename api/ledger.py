@@ -158,7 +158,7 @@ async def _commit_slice(session: AsyncSession, row: Recording, slice_: protocol.
     if slice_.epoch > row.epoch:
         return "a slice of an epoch that was never given out"
     _media_from(row, slice_.start_ms)
-    session.add(Slice(sid=row.sid, **slice_.model_dump(exclude={"tags"}), tags=list(slice_.tags)))
+    session.add(Slice(sid=row.sid, **slice_.model_dump(exclude={"tags", "content"}), tags=list(slice_.tags)))
     return None
 
 

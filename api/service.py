@@ -298,8 +298,6 @@ class Service:
 
 def _not_built(spec: RecordingSpec) -> Iterator[str]:
     """What a worker cannot do yet: better no recording than one that lacks what the customer counts on."""
-    if spec.snapshots:
-        yield "clientRequest.snapshotConfig: screenshots are not supported yet"
     if spec.stream_mode != "default":
         yield f"clientRequest.recordingConfig.streamMode: {spec.stream_mode} is not supported yet"
 

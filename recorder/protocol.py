@@ -25,6 +25,7 @@ Reason = Literal[
 Phase = Literal["starting", "ready", "recording", "stopping"]
 ImageFault = Literal["address", "download", "picture", "time"]
 Uploading = Literal["uploaded", "backuped", "unknown"]
+Content = Literal["media", "snapshot", "timeline"]
 
 IMAGES_FOLDER = "images"  # of a recording: agent writes, worker reads
 
@@ -45,10 +46,11 @@ class File(_Message):
 
 
 class Slice(_Message):
-    """A committed media file: durable in the spool, named in the journal."""
+    """A committed file: durable in the spool, named in the journal."""
 
     name: str  # object name without the customer's prefix
-    playlist: str | None  # the playlist it belongs to; None: stands alone (MP4, JPG)
+    playlist: str | None  # the playlist it belongs to; None: stands alone (MP4, JPG, JSON)
+    content: Content = "media"
     epoch: int
     sequence: int  # counts committed files of one epoch from 0
     size: int
@@ -83,6 +85,7 @@ class SliceStored(_Message):
 
     type: Literal["stored"] = "stored"
     name: str
+    content: Content = "media"  # each stored snapshot is one event 45
     backup: bool = False
     seconds: float | None = None  # from the commit to the verified upload
     retries: int = 0

@@ -100,7 +100,7 @@ class Uploads:
         match report:
             case Verified(name, stored, seconds, retries):
                 self._stored.add(name)
-                await self._emit(SliceStored(name=name, seconds=seconds, retries=retries))
+                await self._emit(SliceStored(name=name, content=self._slices[name].content, seconds=seconds, retries=retries))
                 log.debug("file stored", extra={"file": name, "verified": stored.verified, "seconds": round(seconds, 3)})
                 self._publish(self._slices[name].playlist)
             case Retrying(name, attempt, error):

@@ -3,11 +3,14 @@
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace
 
 from mixer.picture import Picture, Plane, Planes
+
+Pixels = npt.NDArray[np.uint8]
 
 # Values of AVColorSpace in VideoFrame.colorspace; PyAV names only those of swscale.
 _BT709 = 1
@@ -20,19 +23,31 @@ def picture_of(frame: VideoFrame, rotation: int = 0) -> Picture:
 
     Only 4:2:0 with 8 bits in BT.601 or BT.709 is taken as it is; anything else is converted here.
     """
-    matrix: Literal["bt601", "bt709"] = "bt709" if frame.colorspace == _BT709 else "bt601"
-    full_range = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    matrix, full_range = _colours(frame)
     if frame.format.name not in ("yuv420p", "yuvj420p") or frame.colorspace in _RARE:
         frame = frame.reformat(
             format="yuv420p",
             src_colorspace=_RARE.get(frame.colorspace, swscale_matrix(matrix)),
             dst_colorspace=Colorspace.ITU601,
-            src_color_range=ColorRange.JPEG if full_range or frame.format.is_rgb else ColorRange.MPEG,
+            src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
         matrix, full_range = "bt601", False
     return Picture(planes_of(frame), rotation % 360, matrix, full_range)
+
+
+def rgb_of(frame: VideoFrame, rotation: int = 0) -> Pixels:
+    """The decoded frame as people see it: RGB in full range, of the shape (height, width, 3), turned upright. An odd size is kept."""
+    matrix, full_range = _colours(frame)
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=_RARE.get(frame.colorspace, swscale_matrix(matrix)),
+        src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        threads=1,
+    ).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, -rotation // 90))
 
 
 def planes_of(frame: VideoFrame) -> Planes:
@@ -53,6 +68,12 @@ def frame_of(planes: Planes) -> VideoFrame:
 
 def swscale_matrix(matrix: Literal["bt601", "bt709"]) -> Colorspace:
     return Colorspace.ITU709 if matrix == "bt709" else Colorspace.ITU601
+
+
+def _colours(frame: VideoFrame) -> tuple[Literal["bt601", "bt709"], bool]:
+    """Matrix and full range, as the sender says or, when it does not, as senders of WebRTC do it."""
+    full_range = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or frame.format.is_rgb
+    return "bt709" if frame.colorspace == _BT709 else "bt601", full_range
 
 
 def _view(plane: VideoPlane, width: int, height: int) -> Plane:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from recorder.outputs.names import Names
-from recorder.protocol import File, Slice
+from recorder.protocol import Content, File, Slice
 
 # Zero of the recording's timeline in every TS file. Media may begin slightly before zero, and the clock reference runs
 # ahead of the media, but neither may be negative.
@@ -46,6 +46,8 @@ class Draft:
     start_ms: int  # Unix ms
     discontinuity: bool = False
     tags: tuple[str, ...] = ()
+    content: Content = "media"
+    holes: tuple[tuple[int, int], ...] = ()  # from and to on the recording timeline: nothing came, the picture stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class Shelf:
         self._note(draft, None)
         return self._spool.partial(draft.name)
 
+    def revise(self, draft: Draft) -> None:
+        """More is known of an open file; its name stays."""
+        self._note(draft, None)
+
     def discard(self, draft: Draft) -> None:
         """There is nothing in it."""
         for path in (self._spool.partial(draft.name), self._draft(draft.name)):
@@ -131,6 +137,8 @@ def slice_record(draft: Draft, *, epoch: int, sequence: int, duration_ns: int) -
         "duration_ns": duration_ns,
         "discontinuity": draft.discontinuity,
         "tags": list(draft.tags),
+        "content": draft.content,
+        "holes": draft.holes,
     }
 
 

@@ -50,5 +50,8 @@ class Names:
     def snapshot(self, uid: int, taken_ms: int) -> str:
         return f"{self._user(uid)}_video_{utc(taken_ms)}.jpg"
 
+    def timeline(self) -> str:
+        return f"{self._stem}_timeline.json"
+
     def _user(self, uid: int) -> str:
         return f"{self._stem}__uid_s_{uid}__uid_e"

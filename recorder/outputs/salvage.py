@@ -1,6 +1,6 @@
 """What a killed worker left open: which files those are, and how much of each is whole. Loads no media library.
 
-TS slices are committed as they are, up to their last whole frame. MP4 parts are rewritten from their whole fragments, by
+TS slices are committed as they are, up to their last whole frame, and screenshots that are whole. MP4 parts are rewritten from their whole fragments, by
 whoever may load the muxers (`parts`).
 """
 
@@ -37,6 +37,10 @@ class Leftover:
     def is_part(self) -> bool:
         return self.draft.name.endswith(".mp4")
 
+    @property
+    def is_picture(self) -> bool:
+        return self.draft.content == "snapshot"
+
 
 def leftovers(spool: RecordingSpool) -> list[Leftover]:
     """In order of time. What is left of files that are committed is removed."""
@@ -59,17 +63,17 @@ def leftovers(spool: RecordingSpool) -> list[Leftover]:
 
 
 def salvage_slices(spool: RecordingSpool) -> None:
-    """Commit the TS slices of a worker that is gone, under its epoch. A file that another process still writes is left alone."""
+    """Commit the TS slices and screenshots of a worker that is gone, under its epoch. A file that another process still writes is left alone."""
     if not spool.lock():
         log.warning("the spool is still being written, nothing is salvaged")
         return
     try:
         for item in leftovers(spool):
-            if item.draft.name.endswith(".ts"):
+            if item.draft.name.endswith(".ts") or item.is_picture:
                 try:
-                    _salvage_slice(spool, item)
+                    _salvage_file(spool, item)
                 except (OSError, SpoolError):
-                    log.exception("an open slice is lost", extra={"file": item.draft.name})
+                    log.exception("an open file is lost", extra={"file": item.draft.name})
     finally:
         spool.close()
 
@@ -135,12 +139,14 @@ def _leftover(fields: dict[str, object]) -> Leftover:
     epoch, duration_ns = fields.pop("epoch"), fields.pop("duration_ns", None)
     assert isinstance(epoch, int)
     assert duration_ns is None or isinstance(duration_ns, int)
-    tags = fields.pop("tags")
+    tags, holes = fields.pop("tags"), fields.pop("holes", ())
     assert isinstance(tags, Sequence)
-    return Leftover(Draft(**fields, tags=tuple(tags)), epoch, duration_ns)  # type: ignore[arg-type]  # as `Shelf` wrote them
+    assert isinstance(holes, Sequence)
+    draft = Draft(**fields, tags=tuple(tags), holes=tuple((start, end) for start, end in holes))  # type: ignore[arg-type]  # as `Shelf` wrote them
+    return Leftover(draft, epoch, duration_ns)
 
 
-def _salvage_slice(spool: RecordingSpool, item: Leftover) -> None:
+def _salvage_file(spool: RecordingSpool, item: Leftover) -> None:
     draft, path = item.draft, spool.partial(item.draft.name)
     if not path.exists():
         spool.reopen(draft.name)  # the crash came after the rename
@@ -149,10 +155,10 @@ def _salvage_slice(spool: RecordingSpool, item: Leftover) -> None:
         length, duration_ns = whole_units(path.read_bytes(), draft.start_ns)
         with path.open("rb+") as file:
             file.truncate(length)
-    if duration_ns:
+    if duration_ns or (duration_ns == 0 and item.is_picture):
         sequence = next_sequence(spool.records(), item.epoch)
         spool.commit(draft.name, slice_record(draft, epoch=item.epoch, sequence=sequence, duration_ns=duration_ns))
-        log.info("open slice salvaged", extra={"file": draft.name, "seconds": round(duration_ns / 1e9, 3)})
+        log.info("open file salvaged", extra={"file": draft.name, "seconds": round(duration_ns / 1e9, 3)})
     _remove(spool, draft.name)
 
 

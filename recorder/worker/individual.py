@@ -15,6 +15,7 @@ from recorder.media.encode import RATE, AudioEncoder, Packet
 from recorder.outputs.track import AudioTrackOutput, VideoTrackOutput
 from recorder.worker.laying import Chunk
 from recorder.worker.pipeline import NEVER, Input, Stopped, Surroundings
+from recorder.worker.snapshots import Snapshots
 from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
@@ -30,8 +31,13 @@ class Individual:
         self._shelf = around.shelf()
         self._videos: dict[int, _VideoTrack] = {}
         self._voices: dict[int, _VoiceTrack] = {}
+        self._shots = Snapshots(around, self._shelf) if around.spec.snapshots and around.spec.video else None
 
     def take(self, item: Input, now_ns: int) -> None:
+        if self._shots:
+            self._shots.take(item, now_ns)
+        if not self._around.spec.files:
+            return
         if isinstance(item, EncodedFrame):
             if item.track.kind == "video" and self._around.spec.video:
                 self._video(item.track.uid).write(item, now_ns)
@@ -43,6 +49,8 @@ class Individual:
     def advance(self, now_ns: int) -> None:
         for track in self._tracks():
             track.expire(now_ns)
+        if self._shots:
+            self._shots.advance(now_ns)
 
     def due_ns(self) -> int:
         return NEVER  # whatever is due can wait for the next wake-up
@@ -50,8 +58,10 @@ class Individual:
     def behind(self, late_ns: int, now_ns: int) -> None:
         pass  # there is nothing to leave out
 
-    def close(self, now_ns: int) -> None:  # nothing is made by the clock
+    def close(self, now_ns: int) -> None:
         with contextlib.ExitStack() as all_of_them:  # also when one of them fails
+            if self._shots:
+                all_of_them.callback(self._shots.close, now_ns)
             for track in self._tracks():
                 all_of_them.callback(track.close)
 

@@ -1,7 +1,7 @@
 """The thread in which one recording's media is decoded, mixed, encoded and written; the only owner of its pipeline.
 
 What crosses the border: frames and channel events in through a bounded queue, reports out to the event loop. Finished files go
-to the disk in a thread of their own.
+to the disk in a thread of their own, and what may take its time (screenshots) is made in another.
 
 When the machine cannot keep up, the pipeline is told to do less; what still comes too fast costs pictures, never sound.
 """
@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from recorder.frames import EncodedFrame, Track
@@ -37,8 +38,14 @@ class MediaThread:
         self._failed = failed
         self._request_keyframe = around.request_keyframe
         self._writer = Writer()
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
         self._pipeline = pipeline.create(
-            replace(around, defer=self._writer.put, finish_parts=lambda: self._error is None and around.finish_parts())
+            replace(
+                around,
+                defer=self._writer.put,
+                aside=self._aside.submit,
+                finish_parts=lambda: self._error is None and around.finish_parts(),
+            )
         )
         self._asked_ns: int | None = None
         self._broken: set[Track] = set()  # pictures are missing: the next ones cannot be decoded before a keyframe
@@ -128,6 +135,7 @@ class MediaThread:
                 try:
                     self._pipeline.close(self._clock())
                 finally:
+                    self._aside.shutdown()  # before the writer: what is made there is committed, too
                     self._writer.close()
         except Exception as error:  # the border of the thread: the worker ends, another one goes on
             log.exception("the media path failed")

@@ -102,6 +102,7 @@ class Surroundings:
     report: Callable[[EventBody], object]
     request_keyframe: Callable[[Track], object]
     defer: Callable[[Callable[[], object]], object] = _at_once  # for what may wait for the disk, in order
+    aside: Callable[[Callable[[], object]], object] = _at_once  # for what may take its time and raises nothing, in order
     # Asked at the end: whether there is time to rewrite MP4 parts. Else that is left to the next worker: nobody records meanwhile.
     finish_parts: Callable[[], bool] = _always
 

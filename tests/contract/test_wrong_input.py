@@ -296,6 +296,16 @@ WRONG_IN_INDIVIDUAL = [
         {"snapshotConfig": {"fileType": ["png"], "captureInterval": 0}},
         [f"{C}.snapshotConfig.fileType[0]", f"{C}.snapshotConfig.captureInterval"],
     ),
+    (
+        {"snapshotConfig": {"fileType": "jpg", "captureInterval": "10"}},
+        [f"{C}.snapshotConfig.{k}" for k in ("fileType", "captureInterval")],
+    ),
+    ({"snapshotConfig": {"fileType": [], "captureInterval": 3601}}, [f"{C}.snapshotConfig.{k}" for k in ("fileType", "captureInterval")]),
+    ({"snapshotConfig": {"fileType": ["jpg", "jpg"]}}, [f"{C}.snapshotConfig.fileType"]),
+    (
+        {"snapshotConfig": {"fileType": ["jpg"]}, "recordingFileConfig": {"avFileType": ["mp4"]}} | recording(streamTypes=0),
+        [f"{C}.recordingFileConfig.avFileType", f"{C}.snapshotConfig"],
+    ),
     ({"snapshotConfig": {"fileType": ["jpg"]}} | recording(streamTypes=0), [f"{C}.snapshotConfig"]),  # V12
     ({"snapshotConfig": {"fileType": ["jpg"]}} | recording(subscribeAudioUids=["1"]), [f"{C}.snapshotConfig"]),  # V12
 ]
@@ -315,8 +325,6 @@ async def test_start_names_every_wrong_field(
 @pytest.mark.parametrize(
     ("request_", "named"),
     [
-        ({"snapshotConfig": {"fileType": ["jpg"]}}, [f"{C}.snapshotConfig"]),
-        ({"recordingFileConfig": {}, "snapshotConfig": {"fileType": ["jpg"], "captureInterval": 1}}, [f"{C}.snapshotConfig"]),
         (recording(streamMode="standard"), [f"{R}.streamMode"]),
         (recording(streamMode="original", streamTypes=0), [f"{R}.streamMode"]),
     ],

@@ -20,9 +20,11 @@ class Recorded:
         self.keyframes: list[Track] = []
 
     def pipeline(self, spec: RecordingSpec, slice_seconds: float = 4, **others: object) -> Pipeline:
+        return create(self.around(spec, slice_seconds, **others))
+
+    def around(self, spec: RecordingSpec, slice_seconds: float = 4, **others: object) -> Surroundings:
         settings = Recording.model_validate({"latency_ms": LATENCY_NS // 1_000_000, "slice_seconds": slice_seconds, **others})
-        around = Surroundings(spec, settings, self.spool, 0, 1_700_000_000 * SECOND, self.reports.append, self.keyframes.append)
-        return create(around)
+        return Surroundings(spec, settings, self.spool, 0, 1_700_000_000 * SECOND, self.reports.append, self.keyframes.append)
 
     @property
     def slices(self) -> list[Slice]:

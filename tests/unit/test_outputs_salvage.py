@@ -154,3 +154,20 @@ def test_indices_and_numbers_go_on_behind_all_that_was_ever_given_out(tmp_path: 
     assert leftovers(spool) == [part]
     assert spool.left_open() == [f"s_room_7_5.mp4{DRAFT}", f"s_room_7_5.mp4{FRAGMENTS}"]
     assert json.loads(spool.partial(f"s_room_7_5.mp4{DRAFT}").read_bytes())["epoch"] == 1
+
+
+def test_a_screenshot_that_is_whole_is_committed(tmp_path: Path) -> None:
+    spool = RecordingSpool(tmp_path)
+    shelf = Shelf(spool, Names("a" * 32, "room"), epoch=3, epoch_utc_ns=0)
+    names = [shelf.names.snapshot(101, ms) for ms in (1000, 2000, 3000)]
+    for name in names:
+        spool.partial(name).write_bytes(b"picture")
+    closed = [shelf.close(Draft(name, None, 0, 0, content="snapshot"), 0) for name in names[:2]]
+    spool.partial(names[1]).rename(spool.file(names[1]))  # the crash came after the rename; the third was still being written
+    assert len(closed) == 2
+    salvage_slices(RecordingSpool(tmp_path))
+    assert [(record["name"], record["content"], record["sequence"]) for record in spool.records()] == [
+        (names[0], "snapshot", 0),
+        (names[1], "snapshot", 1),
+    ]
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == names[:2]
