@@ -19,6 +19,16 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured of one track."""
+
+    received: int  # packets
+    lost: int  # packets given up
+    drift_ppm: float | None = None  # by how much the sender's clock is faster than ours; None: not known in the first minutes
+    av_offset_ns: int | None = None  # video: how much later than the sound it is laid, by the sender's own clock; None: not told
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedFrame:
     """One access unit (video) or one packet (audio) as the sender encoded it.
 

@@ -84,6 +84,9 @@ class Recording(_Section):
     mp4_part_bytes: int = Field(2_000_000_000, ge=1, description="or after so many bytes; closing a part takes as much again in the spool")
     lease_seconds: float = Field(12, gt=3, description="a worker that lost its agent for longer closes its slice and ends")
     max_restarts: int = Field(3, ge=0, description="a recording whose worker dies more often ends")
+    timeline_file: bool = Field(
+        True, description="beside each recording a JSON file that tells who came, went and muted, and where gaps are"
+    )
     capture_dir: Path | None = Field(None, description="each worker writes what it receives, decrypted, into a folder in this one")
     capture_megabytes: int = Field(1024, ge=1, description="longest capture of one worker; then it ends and the recording goes on")
 

@@ -1,8 +1,8 @@
 """The spool: where media waits on local disk until a store has it.
 
 One folder per recording: `partial/` for files being written, `files/` for committed ones, `journal` for what the writer
-committed, `uploads` for what the uploading side did. Only the writer process commits; the uploading side reads `journal`
-and removes files. Records are opaque but for `name`, `size` and `sha256`.
+committed, `notes` for what it saw, `uploads` for what the uploading side did. Only the writer process commits; the uploading
+side reads `journal` and removes files. Records are opaque but for `name`, `size` and `sha256`.
 """
 
 import contextlib
@@ -68,6 +68,7 @@ class RecordingSpool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uploads = Journal(folder / "uploads")
+        self.notes = Journal(folder / "notes")
         self.corrupt_lines = 0  # found by the last `records()`
         self._journal = Journal(folder / "journal")
         self._partial = folder / "partial"
@@ -162,6 +163,7 @@ class RecordingSpool:
     def close(self) -> None:
         self._journal.close()
         self.uploads.close()
+        self.notes.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -17,7 +17,7 @@ from recorder.agent.images import ImageHelpers, Images
 from recorder.agent.process import Launcher, WorkerProcess
 from recorder.agent.supervisor import COMMAND_SECONDS, Supervisor, Timing
 from recorder.agent.uploads import Uploads
-from recorder.outputs import salvage
+from recorder.outputs import salvage, timeline_file
 from recorder.peer import Peer, PeerLost
 from recorder.protocol import (
     Claim,
@@ -206,10 +206,25 @@ class Recording:
         if self._finished is None:
             await self._claimed.wait()
             lost_parts = await self._salvage()
+            await self._add_timeline()
             self._finished = self._how_it_ended(ended, await self._uploads.finish(), lost_parts)
             log.info("recording finished", extra={"outcome": self._finished.outcome, "reason": self._finished.reason})
             await self._events.emit(self._finished)
         await self._events.flushed()
+
+    async def _add_timeline(self) -> None:
+        """Have the timeline file uploaded, which also tells what could not be."""
+        if not self._node.settings.recording.timeline_file or self._uploads.empty:
+            return
+        assert self._spec
+        assert self._events.epoch is not None
+        await self._uploads.settled()
+        spool = RecordingSpool(self._spool.folder)
+        try:
+            await asyncio.to_thread(timeline_file.write, spool, self._spec, epoch=self._events.epoch, lost=self._uploads.lost)
+        except Exception:  # it must not cost the end of a recording that is complete
+            log.exception("there is no timeline file")
+        await self._recover()
 
     def _how_it_ended(self, ended: Ended, refused: PermanentStorageError | None, lost_parts: int) -> Finished:
         if refused:
@@ -222,7 +237,7 @@ class Recording:
             reason: Reason = ended.reason if ended.outcome == "failed" else "nothing_recorded"
             return Finished(outcome=ended.outcome, reason=reason, uploading="unknown", detail=ended.detail)
         if self._uploads.lost:
-            detail = f"{self._uploads.lost} files were lost before they were uploaded"
+            detail = f"{len(self._uploads.lost)} files were lost before they were uploaded"
             return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", detail=detail)
         return Finished(outcome=ended.outcome, reason=ended.reason, uploading="uploaded", detail=ended.detail)
 

@@ -54,9 +54,9 @@ class Uploads:
         return self._stored >= self._slices.keys()
 
     @property
-    def lost(self) -> int:
+    def lost(self) -> frozenset[str]:
         """Committed files that the spool does not have any more."""
-        return len(self._lost)
+        return frozenset(self._lost)
 
     def add(self, committed: Slice) -> None:
         """Upload a file that the worker has committed."""
@@ -82,6 +82,11 @@ class Uploads:
     async def run(self) -> PermanentStorageError:
         assert self._uploader
         return await self._uploader.run()
+
+    async def settled(self) -> None:
+        """Wait until nothing that was added is under way."""
+        assert self._uploader
+        await self._uploader.settled()
 
     async def finish(self) -> PermanentStorageError | None:
         """Wait for all files, then for the playlists with their end; returns the refusal when there was one."""

@@ -5,11 +5,12 @@ subscriber, tells who is there, and hands over encoded frames on the recording's
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from recorder.frames import EncodedFrame, Track
 from recorder.rtp.capture_writer import CaptureWriter
+from recorder.rtp.meters import Meters
 from recorder.spec import RecordingSpec, Subscription
 
 
@@ -72,6 +73,7 @@ class Place:
     zero_ns: int  # time.monotonic_ns() at the zero of the recording's timeline
     jitter_ms: int = 500
     capture: CaptureWriter | None = None  # takes what is received
+    meters: Meters = field(default_factory=Meters)  # knows every session's receiver
     addresses: tuple[str, ...] = ()  # local addresses offered to ICE; empty: those of every interface but loopback
 
 

@@ -270,7 +270,7 @@ class _Whep:
         }
         repeats = {c.payload_type: int(c.fmtp["apt"]) for m in media for c in m.codecs if c.name == "rtx" and "apt" in c.fmtp}
         create = self._place.capture.receiver if self._place.capture else SessionReceiver
-        return create(
+        receiver = create(
             self._uid,
             routes=routes,
             retransmissions=repeats,
@@ -279,6 +279,8 @@ class _Whep:
             patience_ns=self._place.jitter_ms * 1_000_000,
             zero_ns=self._place.zero_ns,
         )
+        self._place.meters.add(self._uid, receiver)
+        return receiver
 
     async def hang_up(self, name: str) -> None:
         if name:

@@ -144,6 +144,11 @@ class StreamClock:
         (first_ns, first), (last_ns, last) = self._checkpoints[0], self._checkpoints[-1]
         return (first - last) * 1e6 / (last_ns - first_ns)
 
+    @property
+    def laid_ns(self) -> int | None:
+        """Timeline minus the sender's wall clock, as this stream is laid now; None: its reports say nothing."""
+        return None if self._wall_ns is None else self._offset_ns - self._wall_ns
+
     def capture_ns(self, timestamp: int, arrival_ns: int) -> int:
         """The time of a 32-bit RTP timestamp on the timeline; `arrival_ns` is on the timeline too."""
         if self._last is None:

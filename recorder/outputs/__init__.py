@@ -21,6 +21,8 @@ from recorder.protocol import Content, File, Slice
 # ahead of the media, but neither may be negative.
 TS_ZERO_NS = 10_000_000_000
 
+GAP_NS = 500_000_000  # so long nothing came: the timeline file says so
+
 # What is added to the name of an open file.
 DRAFT = ".draft"
 FRAGMENTS = ".fragments"

@@ -1,7 +1,7 @@
 """What a killed worker left open: which files those are, and how much of each is whole. Loads no media library.
 
-TS slices are committed as they are, up to their last whole frame, and screenshots that are whole. MP4 parts are rewritten from their whole fragments, by
-whoever may load the muxers (`parts`).
+TS slices are committed as they are, up to their last whole frame, and screenshots that are whole. MP4 parts are rewritten from
+their whole fragments, by whoever may load the muxers (`parts`).
 """
 
 import json
@@ -63,7 +63,7 @@ def leftovers(spool: RecordingSpool) -> list[Leftover]:
 
 
 def salvage_slices(spool: RecordingSpool) -> None:
-    """Commit the TS slices and screenshots of a worker that is gone, under its epoch. A file that another process still writes is left alone."""
+    """Commit the TS slices and screenshots of a worker that is gone, under its epoch; nothing while another process still writes."""
     if not spool.lock():
         log.warning("the spool is still being written, nothing is salvaged")
         return

@@ -13,7 +13,7 @@ from typing import Literal
 from av.error import InvalidDataError
 
 from recorder.frames import Codec, EncodedFrame, Track
-from recorder.outputs import Closed, Draft, Product, Shelf
+from recorder.outputs import GAP_NS, Closed, Draft, Product, Shelf
 from recorder.outputs.h264 import DecodeClock, ParameterSets
 from recorder.outputs.mux import AAC_FRAME_NS, TsFile, WebmFile
 from recorder.outputs.playlist import rotate, track_event
@@ -70,6 +70,10 @@ class VideoTrackOutput:
         products: list[Product] = []
         if self._slice and frame.time_ns - self._newest_ns > _SEGMENT_GAP_NS:
             products += self.interrupt()
+        elif self._slice and self._stood_still(frame):
+            hole = (self._end_ns, frame.time_ns)
+            self._slice.draft = replace(self._slice.draft, holes=(*self._slice.draft.holes, hole))
+            self._shelf.revise(self._slice.draft)
         cut = self._cut(frame)
         if cut:
             products += self._finish(frame.time_ns if frame.keyframe or cut == "forced" else self._end_ns)
@@ -97,6 +101,10 @@ class VideoTrackOutput:
     @property
     def _end_ns(self) -> int:
         return self._newest_ns + (statistics.median_low(self._intervals) if self._intervals else _USUAL_FRAME_NS)
+
+    def _stood_still(self, frame: EncodedFrame) -> bool:
+        """Nothing came for longer than this sender usually takes from one frame to the next."""
+        return frame.time_ns - self._newest_ns > max(GAP_NS, 3 * (self._end_ns - self._newest_ns))
 
     def _cut(self, frame: EncodedFrame) -> _Cut | None:
         current = self._slice

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from recorder.frames import Codec, EncodedFrame, Kind, Track
+from recorder.frames import Codec, EncodedFrame, Figures, Kind, Track
 from recorder.media.timeline import SenderClock, StreamClock
 from recorder.rtp import packet as rtp
 from recorder.rtp.depacketisers import AccessUnit, create
@@ -139,6 +139,7 @@ class SessionReceiver:
         self._report_ns = 0  # when the next receiver report is due
         self._ssrc = random.getrandbits(32) or 1
         self._past: Counter[str] = Counter()  # the jitter buffers' counters of streams that were replaced
+        self._past_packets: dict[Kind, tuple[int, int]] = {}  # of those: received and lost
         self.counters = Counters()
 
     def packet(self, data: bytes, arrival_ns: int) -> None:
@@ -246,7 +247,22 @@ class SessionReceiver:
             figures.update(stream.figures())
         return asdict(self.counters) | dict(figures)
 
+    def measured(self) -> dict[Kind, Figures]:
+        """What is known of each track so far."""
+        laid = {kind: stream.clock.laid_ns for kind, stream in self._streams.items()}
+        picture, sound = laid.get("video"), laid.get("audio")
+        offset = None if picture is None or sound is None else picture - sound
+        return {
+            kind: Figures(*self._packets(stream), stream.clock.drift_ppm or None, offset if kind == "video" else None)
+            for kind, stream in self._streams.items()
+        }
+
     # ---- inside ----
+
+    def _packets(self, stream: _Stream) -> tuple[int, int]:
+        """Received and lost of this kind so far."""
+        received, lost = self._past_packets.get(stream.kind, (0, 0))
+        return received + stream.jitter.counters.received, lost + stream.jitter.counters.lost
 
     def _find(self, ssrc: int, number: int, timestamp: int, now: int) -> _Stream | None:
         """The stream of a packet that is not simply the next of one known, or None when it is none of ours."""
@@ -273,6 +289,7 @@ class SessionReceiver:
         if previous:
             self._deliver(previous, previous.jitter.flush())
             self._past.update(previous.figures())
+            self._past_packets[route.kind] = self._packets(previous)
             del self._by_ssrc[previous.ssrc]
             stream.keyframe_asked_ns = previous.keyframe_asked_ns  # an SSRC that changes all the time asks no more often
             self._retired.pop(previous.ssrc, None)

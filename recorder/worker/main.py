@@ -30,9 +30,11 @@ from recorder.protocol import (
     Subscribe,
 )
 from recorder.rtp.capture_writer import CaptureWriter
+from recorder.rtp.meters import Meters
 from recorder.spec import RecordingSpec
 from recorder.worker.agent_link import AgentLink, Command, hello
 from recorder.worker.audience import Audience
+from recorder.worker.chronicle import Chronicle
 from recorder.worker.launch import Launch
 from recorder.worker.media_thread import MediaThread
 from recorder.worker.pipeline import ImageLoaded, Surroundings, check_layout
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 _SUPERVISE_SECONDS = 0.25
 _LOCK_SECONDS = 15.0  # a worker that lost its agent ends within 12 s; ours waits 20 s for our first word
 _LOCK_POLL_SECONDS = 0.1
+_FIGURES_SECONDS = 30.0  # what a killed worker's timeline file may lack of loss and drift
 
 
 def run(launch: Launch) -> None:
@@ -103,7 +106,14 @@ class _Worker:
             finish_parts=lambda: not self._hurried,
             request_keyframe=lambda track: loop.call_soon_threadsafe(self._connector.request_keyframe, track),
         )
-        self._media = MediaThread(around, clock=lambda: time.monotonic_ns() - self._zero_ns, failed=self._media_failed)
+        self._meters = Meters()
+        self._chronicle = self._begin_chronicle(launch)
+        self._media = MediaThread(
+            around,
+            clock=self._now_ns,
+            failed=self._media_failed,
+            observe=self._chronicle.observe if self._chronicle else None,
+        )
         self._audience = Audience(spec, self._media, on_lost=self._channel_lost, capture=self._capture)
         self._connector: Connector = create(self._place(), spec, self._audience)
 
@@ -142,6 +152,7 @@ class _Worker:
         except ChannelError as error:
             return "failed", "channel", str(error)
         finally:
+            self._note_figures()
             joining.cancel()
             await asyncio.wait((joining,))
             try:
@@ -156,12 +167,16 @@ class _Worker:
     async def _until_the_end(self, joining: "asyncio.Task[None] | None" = None) -> None:
         """Until the recording shall end, or `joining` is done."""
         waits: set[asyncio.Future[Any]] = {self._ending, *({joining} if joining else ())}
+        noted = time.monotonic()
         while not any(wait.done() for wait in waits):
             await asyncio.wait(waits, timeout=_SUPERVISE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not joining and self._audience.idle_seconds() >= self._spec.max_idle_seconds:
                 self._end("complete", "idle")
             if self._link.lease_left <= 0:
                 self._end("interrupted", "shutdown", "the agent is gone", hurried=True)
+            if time.monotonic() - noted >= _FIGURES_SECONDS:
+                noted = time.monotonic()
+                self._note_figures()
 
     def _end(self, outcome: Outcome, reason: Reason, detail: str = "", *, hurried: bool = False) -> None:
         if not self._ending.done():
@@ -212,6 +227,18 @@ class _Worker:
             self._spool.append(body.model_dump(mode="json"))
         then()
 
+    def _now_ns(self) -> int:
+        return time.monotonic_ns() - self._zero_ns
+
+    def _begin_chronicle(self, launch: Launch) -> Chronicle | None:
+        if not launch.settings.recording.timeline_file:
+            return None
+        return Chronicle(self._spool.notes, epoch=launch.epoch, zero_utc_ns=self._zero_utc_ns)
+
+    def _note_figures(self) -> None:
+        if self._chronicle:
+            self._chronicle.measured(self._meters.read(), self._now_ns())
+
     def _begin_capture(self, launch: Launch) -> CaptureWriter | None:
         recording = launch.settings.recording
         if recording.capture_dir is None:
@@ -233,5 +260,6 @@ class _Worker:
             zero_ns=self._zero_ns,
             jitter_ms=self._settings.recording.jitter_ms,
             capture=self._capture,
+            meters=self._meters,
             addresses=self._settings.agent.addresses,
         )

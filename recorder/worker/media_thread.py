@@ -29,13 +29,21 @@ ASK_KEYFRAME_NS = 1_000_000_000
 
 
 class MediaThread:
-    def __init__(self, around: pipeline.Surroundings, *, clock: Callable[[], int], failed: Callable[[Exception], None]) -> None:
-        """`clock` tells the nanoseconds of the recording's timeline."""
+    def __init__(
+        self,
+        around: pipeline.Surroundings,
+        *,
+        clock: Callable[[], int],
+        failed: Callable[[Exception], None],
+        observe: Callable[[pipeline.Input, int], object] | None = None,
+    ) -> None:
+        """`clock` tells the nanoseconds of the recording's timeline; `observe` sees what the pipeline takes, and when it came."""
         self._running_clock = clock
         self._end_ns: int | None = None
         self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._failed = failed
+        self._observe = observe
         self._request_keyframe = around.request_keyframe
         self._writer = Writer()
         self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
@@ -147,6 +155,8 @@ class MediaThread:
         # following, so that nothing is ahead of the output by more than it can hold.
         for _ in range(len(self._queue)):
             item, arrival_ns = self._queue.popleft()
+            if self._observe:
+                self._observe(item, arrival_ns)
             self._pipeline.take(item, arrival_ns)
             if self._pipeline.due_ns() <= arrival_ns:
                 self._advance(arrival_ns)

@@ -1,18 +1,15 @@
 """Screenshots under a virtual clock: encoded frames of several people in, JPG files of each at the interval out."""
 
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
-from PIL import Image
 
 from recorder.frames import EncodedFrame, Track
 from recorder.media.decode import VideoDecoder
@@ -26,10 +23,10 @@ from recorder.worker.individual import Individual
 from recorder.worker.pipeline import Joined, Left, Started, Stopped
 from tests.integration.media import PERIOD_SECONDS, SECOND, Person
 from tests.integration.straight_line import Recorded, record
+from tests.shots import Rgb, pixels, psnr, sent
 
 SID = "a" * 32
 UTC_MS = 1_700_000_000_000
-Rgb = npt.NDArray[np.uint8]
 
 
 def _spec(interval: int = 2, **changes: object) -> RecordingSpec:
@@ -42,22 +39,11 @@ def _shots(recorded: Recorded, uid: int) -> list[Slice]:
     return [item for item in committed if item.name.startswith(f"{SID}_room__uid_s_{uid}__uid_e_video_") and item.name.endswith(".jpg")]
 
 
-def _pixels(recorded: Recorded, shot: Slice) -> Rgb:
-    with Image.open(recorded.path(shot)) as image:
-        assert image.format == "JPEG"
-        return np.asarray(image.convert("RGB"))
-
-
-def _sent(person: Person, time_ns: int) -> Rgb:
-    """What the sender showed at this time, before any encoder."""
-    number = round(time_ns * person.fps / SECOND)
+def _psnr(recorded: Recorded, shot: Slice, person: Person, rotation: int = 0) -> float:
+    """How close it is to what the sender showed at its time."""
     style = Style(person.uid, person.width, person.height, person.fps, PERIOD_SECONDS)
-    return rgb_of(VideoFrame.from_ndarray(Picture(style).draw(number % (person.fps * PERIOD_SECONDS)), format="yuv420p"))
-
-
-def _psnr(a: Rgb, b: Rgb) -> float:
-    error = np.mean((a.astype(float) - b.astype(float)) ** 2)
-    return float(10 * np.log10(255**2 / error))
+    upright = np.rot90(sent(style, round(shot.start_ns * person.fps / SECOND)), -rotation // 90)
+    return psnr(pixels(recorded.path(shot)), upright)
 
 
 class Browser:
@@ -128,9 +114,8 @@ def test_of_each_the_picture_at_each_interval_is_sharp_and_named_by_its_time(tmp
             assert 0 <= instant * SECOND - shot.start_ns < SECOND / person.fps
             assert shot.start_ms == UTC_MS + shot.start_ns // 1_000_000
             assert shot.name.endswith(f"_video_{utc(shot.start_ms)}.jpg")
-            pixels = _pixels(recorded, shot)
-            assert pixels.shape == (person.height, person.width, 3)
-            assert _psnr(pixels, _sent(person, shot.start_ns)) > 33
+            assert pixels(recorded.path(shot)).shape == (person.height, person.width, 3)
+            assert _psnr(recorded, shot, person) > 33
     assert _shots(recorded, 104) == []
     assert not list((tmp_path / "spool" / "partial").iterdir())
 
@@ -188,7 +173,7 @@ def test_a_keyframe_is_asked_for_before_the_instant_when_that_saves_decoding(
     shots = _shots(room.recorded, 101)
     assert [round(shot.start_ns / SECOND) for shot in shots] == list(range(interval, 21, interval))
     for shot in shots:
-        assert _psnr(_pixels(room.recorded, shot), _sent(browser.person, shot.start_ns)) > 33
+        assert _psnr(room.recorded, shot, browser.person) > 33
     if asks:
         assert len(room.recorded.keyframes) == len(shots)
         assert len(decoded) <= len(shots) * 46
@@ -227,8 +212,7 @@ def test_a_turned_camera_gives_an_upright_picture(tmp_path: Path, rotation: int)
     room.take(replace(frame, rotation=rotation) for frame in person.frames())
     room.pipeline.close(2 * SECOND)
     (shot, _) = _shots(room.recorded, 101)
-    upright = np.rot90(_sent(person, shot.start_ns), -rotation // 90)
-    assert _psnr(_pixels(room.recorded, shot), upright) > 33
+    assert _psnr(room.recorded, shot, person, rotation) > 33
 
 
 def test_the_size_is_that_of_the_moment_and_another_codec_goes_on(tmp_path: Path) -> None:
@@ -237,7 +221,7 @@ def test_the_size_is_that_of_the_moment_and_another_codec_goes_on(tmp_path: Path
     room.send(Person(101, sound=False, start=4, end=5, width=320, height=180))
     room.send(Person(101, "vp8", sound=False, start=6, end=7))
     room.pipeline.close(7 * SECOND)
-    assert [_pixels(room.recorded, shot).shape[:2] for shot in _shots(room.recorded, 101)] == [(360, 640), (180, 320), (360, 640)]
+    assert [pixels(room.recorded.path(shot)).shape[:2] for shot in _shots(room.recorded, 101)] == [(360, 640), (180, 320), (360, 640)]
 
 
 def test_a_failing_compressor_is_counted_and_costs_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +282,6 @@ def test_colours_are_those_of_the_sender(tmp_path: Path, colourspace: int, colou
     )
     frame.colorspace, frame.color_range = colourspace, colour_range
     jpeg.write(tmp_path / "a.jpg", rgb_of(frame))
-    with Image.open(io.BytesIO((tmp_path / "a.jpg").read_bytes())) as image:
-        seen = np.asarray(image.convert("RGB"))
+    seen = pixels(tmp_path / "a.jpg")
     for x in (20, 60, 100, 140):
         assert np.abs(seen[45, x].astype(int) - rgb[45, x].astype(int)).max() <= 6
