@@ -18,8 +18,8 @@ def frame_times(path: Path, kind: str, *, start_ns: int) -> list[float]:
     return sorted(float(line.strip(",")) + shift / 1e9 for line in printed.split())
 
 
-def gaps(times: Iterable[float]) -> list[tuple[float, float]]:
-    """From the end of the last frame before to the first after."""
+def gaps(times: Iterable[float], *, longer_than: float = GAP_NS / 1e9) -> list[tuple[float, float]]:
+    """From the end of the last frame before to the first after, in seconds."""
     ordered = sorted(times)
     usual = median(b - a for a, b in pairwise(ordered))
-    return [(a + usual, b) for a, b in pairwise(ordered) if b - a - usual > GAP_NS / 1e9]
+    return [(a + usual, b) for a, b in pairwise(ordered) if b - a - usual > longer_than]
