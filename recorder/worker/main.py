@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 _SUPERVISE_SECONDS = 0.25
 _LOCK_SECONDS = 15.0  # a worker that lost its agent ends within 12 s; ours waits 20 s for our first word
 _LOCK_POLL_SECONDS = 0.1
-_FIGURES_SECONDS = 30.0  # what a killed worker's timeline file may lack of loss and drift
+# From one note of loss and drift to the next, doubled each time: a killed worker's timeline file lacks what came after the last one.
+_FIRST_FIGURES_SECONDS, _FIGURES_SECONDS = 10.0, 300.0
 
 
 def run(launch: Launch) -> None:
@@ -108,6 +109,8 @@ class _Worker:
         )
         self._meters = Meters()
         self._chronicle = self._begin_chronicle(launch)
+        self._figures_every = _FIRST_FIGURES_SECONDS
+        self._figures_due = time.monotonic() + self._figures_every
         self._media = MediaThread(
             around,
             clock=self._now_ns,
@@ -167,15 +170,15 @@ class _Worker:
     async def _until_the_end(self, joining: "asyncio.Task[None] | None" = None) -> None:
         """Until the recording shall end, or `joining` is done."""
         waits: set[asyncio.Future[Any]] = {self._ending, *({joining} if joining else ())}
-        noted = time.monotonic()
         while not any(wait.done() for wait in waits):
             await asyncio.wait(waits, timeout=_SUPERVISE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not joining and self._audience.idle_seconds() >= self._spec.max_idle_seconds:
                 self._end("complete", "idle")
             if self._link.lease_left <= 0:
                 self._end("interrupted", "shutdown", "the agent is gone", hurried=True)
-            if time.monotonic() - noted >= _FIGURES_SECONDS:
-                noted = time.monotonic()
+            if time.monotonic() >= self._figures_due:
+                self._figures_due += self._figures_every
+                self._figures_every = min(2 * self._figures_every, _FIGURES_SECONDS)
                 self._note_figures()
 
     def _end(self, outcome: Outcome, reason: Reason, detail: str = "", *, hurried: bool = False) -> None:

@@ -125,6 +125,7 @@ class Snapshots:
                 self._fail(series, "the decoder gives no whole picture")
                 return
             self._keep(series.track, picture, shown)
+            series.failing = False
         except Exception as error:  # noqa: BLE001  # a screenshot must never cost the recording
             self._fail(series, f"{type(error).__name__}: {error}")
         finally:
@@ -158,7 +159,9 @@ class Snapshots:
 
     def _fail(self, series: "_Series", why: str) -> None:
         self.failed += 1
-        log.warning("no screenshot", extra={"uid": series.track.uid, "why": why})
+        if not series.failing:
+            log.warning("screenshots fail", extra={"uid": series.track.uid, "why": why})
+        series.failing = True
 
 
 class _Series:
@@ -168,6 +171,7 @@ class _Series:
         self.track = track
         self.stopped = False  # nothing is sent; what still comes was on its way
         self.busy = False  # a picture is being made
+        self.failing = False  # the last one failed
         self.spoilt = False  # the decoder cannot go on before a keyframe
         self.shown: EncodedFrame | None = None  # the newest that was given out to be decoded
         self._waiting: deque[EncodedFrame] = deque()

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from recorder.frames import EncodedFrame, Track
@@ -18,10 +16,10 @@ from recorder.outputs import jpeg
 from recorder.outputs.names import utc
 from recorder.protocol import FileOpened, Slice, SliceCommitted
 from recorder.spec import RecordingSpec, Snapshots
-from recorder.tools.content import Picture, Style
+from recorder.tools.content import Style
 from recorder.worker.individual import Individual
 from recorder.worker.pipeline import Joined, Left, Started, Stopped
-from tests.integration.media import PERIOD_SECONDS, SECOND, Person
+from tests.integration.media import PERIOD_SECONDS, SECOND, Browser, Person
 from tests.integration.straight_line import Recorded, record
 from tests.shots import Rgb, pixels, psnr, sent
 
@@ -44,31 +42,6 @@ def _psnr(recorded: Recorded, shot: Slice, person: Person, rotation: int = 0) ->
     style = Style(person.uid, person.width, person.height, person.fps, PERIOD_SECONDS)
     upright = np.rot90(sent(style, round(shot.start_ns * person.fps / SECOND)), -rotation // 90)
     return psnr(pixels(recorded.path(shot)), upright)
-
-
-class Browser:
-    """Somebody who sends a keyframe at the beginning and when asked, no other."""
-
-    def __init__(self, uid: int, recorded: Recorded, *, deaf: bool = False) -> None:
-        self.person = Person(uid, sound=False, width=320, height=180)
-        self._asked = recorded.keyframes
-        self._answered = 0
-        self._deaf = deaf
-        self._picture = Picture(Style(uid, 320, 180, 30, PERIOD_SECONDS))
-        self._encoder = VideoCodecContext.create("libx264", "w")
-        self._encoder.width, self._encoder.height, self._encoder.pix_fmt = 320, 180, "yuv420p"
-        self._encoder.time_base, self._encoder.gop_size = Fraction(1, 30), 100_000
-        self._encoder.options = {"preset": "superfast", "tune": "zerolatency", "forced-idr": "1", "sc_threshold": "0", "crf": "20"}
-
-    def frame(self, number: int) -> EncodedFrame:
-        raw = VideoFrame.from_ndarray(self._picture.draw(number % (30 * PERIOD_SECONDS)), format="yuv420p")
-        raw.pts = number
-        keyframe = number == 0 or (len(self._asked) > self._answered and not self._deaf)
-        self._answered = len(self._asked)
-        raw.pict_type = PictureType.I if keyframe else PictureType.NONE
-        (packet,) = self._encoder.encode(raw)
-        assert packet.is_keyframe == keyframe
-        return EncodedFrame(Track(self.person.uid, "video"), "h264", bytes(packet), keyframe, number * SECOND // 30, 320, 180)
 
 
 class Room:
@@ -167,7 +140,7 @@ def test_a_keyframe_is_asked_for_before_the_instant_when_that_saves_decoding(
     tmp_path: Path, decoded: list[int], interval: int, asks: bool
 ) -> None:
     room = Room(tmp_path / "spool", _spec(interval))
-    browser = Browser(101, room.recorded)
+    browser = Browser(101, room.recorded.keyframes)
     room.take(browser.frame(number) for number in range(21 * 30))
     room.pipeline.close(21 * SECOND)
     shots = _shots(room.recorded, 101)
@@ -184,7 +157,7 @@ def test_a_keyframe_is_asked_for_before_the_instant_when_that_saves_decoding(
 
 def test_a_sender_that_gives_no_keyframe_costs_more_and_has_its_pictures(tmp_path: Path, decoded: list[int]) -> None:
     room = Room(tmp_path / "spool", _spec(10))
-    browser = Browser(101, room.recorded, deaf=True)
+    browser = Browser(101, room.recorded.keyframes, deaf=True)
     room.take(browser.frame(number) for number in range(21 * 30))
     room.pipeline.close(21 * SECOND)
     assert [round(shot.start_ns / SECOND) for shot in _shots(room.recorded, 101)] == [10, 20]
@@ -194,7 +167,7 @@ def test_a_sender_that_gives_no_keyframe_costs_more_and_has_its_pictures(tmp_pat
 
 def test_an_hour_between_two_pictures_keeps_nothing_until_shortly_before(tmp_path: Path, decoded: list[int]) -> None:
     room = Room(tmp_path / "spool", _spec(60))
-    browser = Browser(101, room.recorded)
+    browser = Browser(101, room.recorded.keyframes)
     room.take(browser.frame(number) for number in range(40 * 30))
     assert isinstance(room.pipeline, Individual)
     assert room.pipeline._shots

@@ -289,3 +289,36 @@ def test_a_keyframe_that_another_session_gave_serves_the_frames_after_it() -> No
     second.video(3, 100)
     assert [len(session.frames) for session in (first, second)] == [2, 1]
     assert second.receiver.counters.frames_undecodable == 0
+
+
+def test_packets_are_measured_over_all_sources_of_a_kind() -> None:
+    session = Session()
+    for sequence in (1, 2, 5):
+        session.audio(sequence, 20 * sequence)
+    session.receiver.tick(ZERO + 900 * MS)  # what is missing is given up
+    for ssrc in (1, 3):
+        for sequence in range(1, 11):
+            session.video(sequence, 1000 * ssrc + 33 * sequence, key=True, ssrc=ssrc)
+    measured = session.receiver.measured()
+    assert (measured["audio"].received, measured["audio"].lost) == (3, 2)
+    assert (measured["video"].received, measured["video"].lost) == (20, 0)
+    assert {(one.drift_ppm, one.av_offset_ns) for one in measured.values()} == {(None, None)}  # nobody has told anything
+
+
+def test_the_measured_offset_is_what_the_reports_and_the_times_given_differ_by() -> None:
+    session = Session()
+    for ssrc, rtp_time in ((1, 3000), (2, 960)):  # of the same moment
+        report = struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, ssrc, 0xE0000000 << 32, rtp_time, 1, 2)
+        session.receiver.control(report, ZERO)
+    offsets = []
+    for sequence in range(1, 100):
+        session.audio(sequence, 80 + 20 * sequence)
+        session.video(sequence, 367 + 33 * sequence, key=True)
+        offset = session.receiver.measured()["video"].av_offset_ns
+        if offset is not None:
+            sound, picture = (next(f.time_ns for f in reversed(session.frames) if f.track.kind == kind) for kind in ("audio", "video"))
+            apart = picture - sound - (sequence - 1) * (33_333_333 - 20 * MS)
+            assert abs(offset - apart) < 8 * MS
+            offsets.append(offset)
+    assert offsets[0] > 100 * MS
+    assert abs(offsets[-1]) < 8 * MS
