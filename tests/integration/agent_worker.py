@@ -30,7 +30,9 @@ from recorder.protocol import (
 )
 from recorder.spec import RecordingSpec
 from recorder.worker.agent_link import AgentLink, hello
+from recorder.worker.chronicle import Chronicle
 from recorder.worker.launch import Launch
+from recorder.worker.pipeline import Joined
 from storage.spool import RecordingSpool
 
 SLICE_SECONDS = 0.1
@@ -102,6 +104,11 @@ class _Worker:
             shelf = Shelf(self._spool, Names(self._spec.sid, self._spec.channel), epoch=self._epoch, epoch_utc_ns=time.time_ns())
             part = shelf.open(Draft(shelf.names.mp4(0), None, 0, _now_ms()))
             part.with_name(f"{part.name}{FRAGMENTS}").write_bytes(os.urandom(SLICE_BYTES))
+        if "noted" in self._script:
+            chronicle = Chronicle(self._spool.notes, epoch=self._epoch, zero_utc_ns=time.time_ns())
+            chronicle.observe(Joined(100 + self._epoch), 0)
+        if "jpg" in self._script:
+            self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch}.jpg", None, "snapshot")
         if "mp4" in self._script:
             self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch}.mp4", None)
         while not self._stop.is_set() and self._link.lease_left > 0:
@@ -109,11 +116,12 @@ class _Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), SLICE_SECONDS)
 
-    def _commit(self, name: str, playlist: str | None) -> None:
+    def _commit(self, name: str, playlist: str | None, content: str = "media") -> None:
         self._spool.partial(name).write_bytes(os.urandom(SLICE_BYTES))
         record = {
             "type": "slice",
             "playlist": playlist,
+            "content": content,
             "epoch": self._epoch,
             "sequence": self._sequence,
             "start_ms": _now_ms(),

@@ -15,8 +15,9 @@ import pytest
 from pydantic import SecretStr
 
 from recorder.agent.agent import Agent
+from recorder.outputs.timeline_file import Timeline
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import Done, Ended, ImageFailed, Message, Refused, Report, SetLayout, Stop, Subscribe, WorkerHello
+from recorder.protocol import Done, Ended, ImageFailed, Message, Refused, Report, SetLayout, SliceStored, Stop, Subscribe, WorkerHello
 from recorder.settings import Agent as AgentSettings
 from recorder.settings import ConfigError, Settings
 from recorder.settings import Recording as RecordingSettings
@@ -190,6 +191,40 @@ async def test_agent_starts_a_killed_worker_again_in_the_same_playlist(settings:
     first_of_second = next(name for name in control.committed(job.sid) if "_02" in name)
     assert playlist.count("#EXT-X-DISCONTINUITY") == 2
     assert re.search(rf"#EXT-X-DISCONTINUITY\n#EXTINF:1.000000\n{first_of_second}\n", playlist)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_agent_adds_what_all_workers_noted(settings: Settings, control: Control, tmp_path: Path, wanted: bool) -> None:
+    """As the last file; with a killed worker, and an agent that was killed meanwhile."""
+    changed = settings.model_copy(update={"recording": settings.recording.model_copy(update={"timeline_file": wanted})})
+    agent = AgentProcess(changed, tmp_path)
+    await agent.start()
+    job = spec("slices-noted-jpg")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 3)
+    os.kill(worker_pid(settings, job.sid), signal.SIGKILL)
+    await control.until(lambda: any("_02" in name for name in control.stored(job.sid)))
+    await agent.kill()
+    await agent.start()
+    before = len(control.stored(job.sid))
+    await control.until(lambda: len(control.stored(job.sid)) >= before + 2)
+    await control.ask(Stop(sid=job.sid))
+    assert (await control.until_finished(job.sid)).uploading == "uploaded"
+    kinds = {event.body.name: event.body.content for event in control.of(job.sid, "stored") if isinstance(event.body, SliceStored)}
+    assert sorted(name for name, kind in kinds.items() if kind == "snapshot") == [f"{job.sid}_slices-noted-jpg_{n}.jpg" for n in (1, 2)]
+    name = f"{job.sid}_slices-noted-jpg_timeline.json"
+    assert [key for key, kind in kinds.items() if kind == "timeline"] == ([name] if wanted else [])
+    files = objects(settings)
+    assert (name in files) == wanted
+    if wanted:
+        timeline = Timeline.model_validate_json(files[name])
+        assert [worker.epoch for worker in timeline.workers] == [1, 2]
+        assert [event.uid for event in timeline.events] == [101, 102]
+        assert timeline.media[0].file == f"{job.sid}_slices-noted-jpg.m3u8"
+        assert control.committed(job.sid)[-1] == name
+    await _until_gone(settings.spool_dir / job.sid)
+    agent.send(signal.SIGTERM)
+    assert await agent.wait() == 0
 
 
 async def test_agent_uploads_what_a_worker_committed_and_never_told(settings: Settings, control: Control, agent: AgentProcess) -> None:
