@@ -65,7 +65,7 @@ class Stretcher:
                 windows, kernels = _stretching(length, count, self.TAPS)
                 taps = joined[:, begin : begin + length + self.TAPS - 1].take(windows, axis=1)
                 taps *= kernels
-                np.sum(taps, axis=1, out=stretched[:, position : position + count])
+                np.add.reduce(taps, axis=1, out=stretched[:, position : position + count])
             begin += length
             position += count
         return stretched

@@ -168,8 +168,14 @@ class Layer:
 
     def _continues_quietly(self, samples: Samples, chunks: list[Chunk]) -> bool:
         """Whether this piece and what is kept back are quiet; `chunks` takes what has to be laid before to know that."""
+        if not _is_quiet(samples):
+            return False
         self._end_run(chunks)
-        return max(float(np.abs(part).max(initial=0)) for part in (samples, self._kept)) < _QUIET
+        return _is_quiet(self._kept)
+
+
+def _is_quiet(samples: Samples) -> bool:
+    return max(float(samples.max(initial=0)), -float(samples.min(initial=0))) < _QUIET
 
 
 def _rise(length: int) -> Samples:
