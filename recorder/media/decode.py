@@ -3,6 +3,7 @@
 Only the decoders named in this file are ever opened, and no demuxer or parser sees network input.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -17,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 
 from mixer.audio import Sound
+from recorder.media import opus
 from recorder.media.resample import Upsampler
 
 VideoCodec = Literal["h264", "vp8", "vp9", "av1"]
@@ -117,6 +119,36 @@ class AudioDecoder:
             decoded.append((self._convert(frame), start_ns))
             time_ns += self._lasts(frame) * 1_000_000_000 // frame.sample_rate
         self._next_ns = time_ns
+        return decoded
+
+    def decode_all(self, packets: Sequence[tuple[bytes, int]]) -> list[tuple[Sound, int]]:
+        """The same for packets in their order, each with its time. The result is the same as when each is decoded alone, at a
+        fraction of the cost. Those of Opus are well-formed."""
+        decoded = []
+        payloads = [payload for payload, _ in packets]
+        begin = 0
+        while begin < len(packets):
+            count = opus.joinable(payloads[begin : begin + opus.MAX_PACKET_STEPS]) if self.codec == "opus" else 1
+            group = packets[begin : begin + count]
+            decoded += self._decode_joined(group) if count > 1 else self.decode(*group[0])
+            begin += count
+        return decoded
+
+    def _decode_joined(self, packets: Sequence[tuple[bytes, int]]) -> list[tuple[Sound, int]]:
+        """Packets of Opus that can be joined: equally long, but for what the first gives less or more than it lasts."""
+        try:
+            frames = self._context.decode(Packet(opus.join([payload for payload, _ in packets])))
+        except FFmpegError:
+            self.errors += len(packets)
+            return []
+        decoded = []
+        for frame in frames:
+            sound, kept_back, begin = self._convert(frame), self._kept_back, 0
+            each = self._lasts(frame) // len(packets)
+            for number, (_, time_ns) in enumerate(packets, 1):
+                end = frame.samples - (len(packets) - number) * each
+                decoded.append((sound[:, begin:end], time_ns - self._delay_ns - kept_back * 1_000_000_000 // RATE))
+                kept_back, begin = self._kept_back, end
         return decoded
 
     def _lasts(self, frame: AudioFrame) -> int:

@@ -45,13 +45,29 @@ class Stretcher:
 
     def stretch(self, sound: Sound, count: int) -> Sound:
         """This chunk in `count` samples, `DELAY` samples late. An unchanged length passes bit for bit."""
-        length = sound.shape[1]
-        if count == length:
-            joined = np.concatenate((self._history, sound), axis=1)
-            self._history = joined[:, length:]
-            return joined[:, self.DELAY - 1 : self.DELAY - 1 + length]
-        self._history, windows = _windows(self._history, sound, self.TAPS)
-        stretched: Sound = np.einsum("cst,st->cs", windows[:, np.arange(count) * length // count], _kernels(length, count, self.TAPS))
+        return self.stretch_all([(sound, count)])
+
+    def stretch_all(self, chunks: list[tuple[Sound, int]]) -> Sound:
+        """Chunks in their order, each in its count of samples, as one."""
+        joined = np.concatenate((self._history, *(sound for sound, _ in chunks)), axis=1)
+        total = joined.shape[1] - self._history.shape[1]
+        self._history = joined[:, total:]
+        if all(count == sound.shape[1] for sound, count in chunks):
+            return joined[:, self.DELAY - 1 : self.DELAY - 1 + total]
+        stretched: Sound = np.empty((joined.shape[0], sum(count for _, count in chunks)), np.float32)
+        begin = position = 0
+        for sound, count in chunks:
+            length = sound.shape[1]
+            if count == length:
+                start = begin + self.DELAY - 1
+                stretched[:, position : position + count] = joined[:, start : start + length]
+            else:
+                windows, kernels = _stretching(length, count, self.TAPS)
+                taps = joined[:, begin : begin + length + self.TAPS - 1].take(windows, axis=1)
+                taps *= kernels
+                np.add.reduce(taps, axis=1, out=stretched[:, position : position + count])
+            begin += length
+            position += count
         return stretched
 
 
@@ -59,6 +75,13 @@ def _windows(history: Sound, sound: Sound, taps: int) -> tuple[Sound, Sound]:
     """The history for the next chunk, and for each sample the `taps` samples that end with it."""
     joined = np.concatenate((history, sound), axis=1)
     return joined[:, sound.shape[1] :], np.lib.stride_tricks.sliding_window_view(joined, taps, axis=1)
+
+
+@lru_cache(maxsize=16)
+def _stretching(length: int, count: int, taps: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """For each tap of each of `count` samples: which sample it takes, counted from the history's first, and its weight."""
+    windows = np.arange(taps)[:, np.newaxis] + np.arange(count) * length // count
+    return windows, np.ascontiguousarray(_kernels(length, count, taps).T)
 
 
 @lru_cache(maxsize=64)

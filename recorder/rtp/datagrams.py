@@ -97,7 +97,7 @@ class _Batch(Datagrams):
         self._headers = memoryview(self._messages).cast("B")
         self._fresh = bytes(self._headers)  # the kernel writes lengths over those it was given
         self._used = 0
-        self._offset_ns = 0  # monotonic minus wall clock
+        self._offset_ns = time.monotonic_ns() - time.time_ns()  # monotonic minus wall clock
         self._distrusted_until_ns = 0
         self._words = self._headers.cast("I")
         self._size_word, self._words_each = _Message.size.offset // 4, ctypes.sizeof(_Message) // 4

@@ -100,7 +100,7 @@ class Layer:
         self._stretcher = Stretcher(channels)
         self._kept = np.zeros((channels, 0), np.float32)
         self._end = 0  # sample where it ends
-        self._run: list[Samples] = []  # pieces that continue each other unchanged: they are handled as one
+        self._run: list[tuple[Samples, int]] = []  # pieces that continue each other, each with its length when laid: they are handled as one
         self._run_start = 0
 
     def lay(self, pieces: Iterable[tuple[Samples, int]]) -> list[Chunk]:
@@ -109,14 +109,12 @@ class Layer:
         for samples, time_ns in pieces:
             count = samples.shape[1]
             place = self.places.place(count, time_ns, partial(self._continues_quietly, samples, chunks))
-            if place.continues and place.count == count:
+            if place.continues:
                 self._run_start = self._run_start if self._run else place.start
-                self._run.append(samples)
+                self._run.append((samples, place.count))
                 continue
             self._end_run(chunks)
-            if place.continues:
-                chunks += self._put(place.start, self._stretcher.stretch(samples, place.count))
-            elif place.count:
+            if place.count:
                 self._stretcher = Stretcher(self._channels)
                 chunks += self._join(place, self._stretcher.stretch(samples, count))
         self._end_run(chunks)
@@ -165,14 +163,19 @@ class Layer:
 
     def _end_run(self, chunks: list[Chunk]) -> None:
         if self._run:
-            samples = self._run[0] if len(self._run) == 1 else np.concatenate(self._run, axis=1)
+            chunks += self._put(self._run_start, self._stretcher.stretch_all(self._run))
             self._run.clear()
-            chunks += self._put(self._run_start, self._stretcher.stretch(samples, samples.shape[1]))
 
     def _continues_quietly(self, samples: Samples, chunks: list[Chunk]) -> bool:
         """Whether this piece and what is kept back are quiet; `chunks` takes what has to be laid before to know that."""
+        if not _is_quiet(samples):
+            return False
         self._end_run(chunks)
-        return max(float(np.abs(part).max(initial=0)) for part in (samples, self._kept)) < _QUIET
+        return _is_quiet(self._kept)
+
+
+def _is_quiet(samples: Samples) -> bool:
+    return max(float(samples.max(initial=0)), -float(samples.min(initial=0))) < _QUIET
 
 
 def _rise(length: int) -> Samples:

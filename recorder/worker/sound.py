@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import cast, get_args
 
 from mixer.audio import Sound as Samples
-from recorder.frames import EncodedFrame
+from recorder.frames import Codec, EncodedFrame
 from recorder.media.decode import AudioCodec, AudioDecoder
 from recorder.worker.laying import Chunk, Layer
 
 log = logging.getLogger(__name__)
 
+_codec = attrgetter("codec")
 STARVED_NS = 2_000_000_000  # packets in without one sample out: the decoder is stuck
 
 
@@ -25,20 +28,21 @@ class Sound:
 
     def place(self, *frames: EncodedFrame) -> list[Chunk]:
         """Frames in their order: several at once cost less."""
-        return self._layer.lay(piece for frame in frames for piece in self._decode(frame))
+        return self._layer.lay(piece for codec, row in groupby(frames, _codec) for piece in self._decode(codec, list(row)))
 
-    def _decode(self, frame: EncodedFrame) -> list[tuple[Samples, int]]:
-        if self._decoder is None or self._decoder.codec != frame.codec:
-            if frame.codec not in get_args(AudioCodec):
+    def _decode(self, codec: Codec, frames: list[EncodedFrame]) -> list[tuple[Samples, int]]:
+        if self._decoder is None or self._decoder.codec != codec:
+            if codec not in get_args(AudioCodec):
                 return []
-            self._decoder = AudioDecoder(cast(AudioCodec, frame.codec), self._channels)
-        decoded = self._decoder.decode(frame.payload, frame.time_ns)
+            self._decoder = AudioDecoder(cast(AudioCodec, codec), self._channels)
+        decoded = self._decoder.decode_all([(frame.payload, frame.time_ns) for frame in frames])
+        last = frames[-1]
         if decoded:
             self._unanswered_ns = None
         elif self._unanswered_ns is None:
-            self._unanswered_ns = frame.time_ns
-        elif frame.time_ns - self._unanswered_ns >= STARVED_NS:
-            log.warning("the decoder gives no sound, starting a new one", extra={"uid": frame.track.uid})
+            self._unanswered_ns = frames[0].time_ns
+        elif last.time_ns - self._unanswered_ns >= STARVED_NS:
+            log.warning("the decoder gives no sound, starting a new one", extra={"uid": last.track.uid})
             self._decoder = self._unanswered_ns = None
         return decoded
 

@@ -67,6 +67,19 @@ def test_a_closed_socket_is_an_error(batch: Datagrams) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's times are read on Linux only")
+def test_the_first_datagram_arrived_when_it_came_not_when_it_was_read(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A stream begins where its first packet arrives: one that seems late makes all its sound late at first."""
+    receiver, sender = pair
+    batch = datagrams.create()
+    batch.prepare(receiver)
+    sender.send(b"x")
+    sent = time.monotonic_ns()
+    time.sleep(0.1)
+    assert batch.read(receiver) == 1
+    assert abs(batch.arrivals_ns[0] - sent) < 50_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's times are read on Linux only")
 def test_a_step_of_the_wall_clock_moves_no_arrival(monkeypatch: pytest.MonkeyPatch, pair: tuple[socket.socket, socket.socket]) -> None:
     """Row T1: what waits in any socket bears the old time, so stamps are believed again a while later."""
     receiver, sender = pair

@@ -10,6 +10,7 @@ from av.video.reformatter import ColorRange
 
 from mixer.audio import Sound
 from recorder.media.decode import RATE, AudioCodec, AudioDecoder, VideoCodec, VideoDecoder
+from recorder.media.opus import joinable
 from recorder.media.pictures import picture_of
 from tests.coded import video_payloads
 
@@ -101,6 +102,7 @@ def chirp(rate: int) -> Sound:
 
 NARROWBAND, WIDEBAND = {"application": "voip", "b": "6000"}, {"application": "voip", "b": "12000"}
 CELT = {"application": "lowdelay"}
+HYBRID = {"application": "voip", "b": "32000"}
 
 
 def audio_payloads(codec: AudioCodec, sound: Sound, rate: int, options: dict[str, str] | None = None) -> list[bytes]:
@@ -173,6 +175,46 @@ def test_opus_changes_its_mode_without_hole_or_overlap() -> None:
             end_ns = time_ns + part.shape[1] * 1_000_000_000 // RATE
             counts.add(part.shape[1])
     assert counts == {936, 960, 984}
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_packets_of_opus_that_are_decoded_together_give_what_each_gives_alone(channels: int, rest: bytes) -> None:
+    kinds = [audio_payloads("opus", tone(RATE, RATE), RATE, options) for options in (NARROWBAND, CELT, WIDEBAND, HYBRID)]
+    assert {payloads[9][0] >> 3 for payloads in kinds} & set(range(12, 16))  # hybrid: RFC 6716 table 2
+    sent = [kinds[index // 9 % 4][index] for index in range(36)]
+    sent[20:23] = [payload[:1] + rest for payload in sent[20:23]]
+    packets = [(payload, index * 20_000_000 + index**2) for index, payload in enumerate(sent)]
+    alone, together = AudioDecoder("opus", channels), AudioDecoder("opus", channels)
+    expected = [piece for packet in packets for piece in alone.decode(*packet)]
+    found = [piece for begin in (0, 1, 13) for piece in together.decode_all(packets[begin : {0: 1, 1: 13, 13: 36}[begin]])]
+    assert [time_ns for _, time_ns in found] == [time_ns for _, time_ns in expected]
+    for (samples, _), (same, _) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(samples, same)
+    assert together.errors == alone.errors == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("options", [{"b": str(rate), "vbr": vbr} for rate in (24_000, 40_000, 128_000) for vbr in ("on", "off")])
+def test_noise_in_opus_is_the_same_noise_when_decoded_together(channels: int, options: dict[str, str]) -> None:
+    noise = np.random.default_rng(7).normal(0, 0.2, (channels, RATE)).clip(-1, 1).astype(np.float32)
+    packets = [(payload, index) for index, payload in enumerate(audio_payloads("opus", noise, RATE, options))]
+    assert joinable([payload for payload, _ in packets]) == 6  # 120 ms
+    alone, together = AudioDecoder("opus", 2), AudioDecoder("opus", 2)
+    for (samples, time_ns), packet in zip(together.decode_all(packets), packets, strict=True):
+        [(expected, expected_ns)] = alone.decode(*packet)
+        assert time_ns == expected_ns
+        np.testing.assert_array_equal(samples, expected)
+
+
+def test_bytes_without_sense_in_packets_of_opus_that_are_decoded_together_are_never_louder_than_full_scale() -> None:
+    rng = np.random.default_rng(7)
+    decoder = AudioDecoder("opus", 2)
+    for configuration in range(32):  # RFC 6716 table 2
+        packets = [(bytes([configuration << 3]) + rng.bytes(int(rng.integers(0, 400))), index) for index in range(60)]
+        decoded = decoder.decode_all(packets)
+        assert len(decoded) == len(packets)
+        assert all(np.isfinite(samples).all() and np.abs(samples).max() <= 1 for samples, _ in decoded)
 
 
 def test_both_channels_of_opus_arrive_and_are_averaged() -> None:

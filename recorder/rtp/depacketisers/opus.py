@@ -3,29 +3,22 @@
 Packets of discontinuous transmission, one or two bytes that stand for their whole duration, pass like all others.
 """
 
+from recorder.media.opus import FRAME_STEPS, MAX_FRAME_BYTES, MAX_PACKET_STEPS
 from recorder.rtp.depacketisers import AccessUnit
-
-_MAX_FRAME_BYTES = 1275  # RFC 6716 section 3.2.1, R2
-_MAX_PACKET_STEPS = 48  # of 2.5 ms: 120 ms, section 3.2.5, R5
-_STEPS = (
-    *(4, 8, 16, 24) * 3,  # duration of a frame by configuration, section 3.1, table 2: SILK
-    *(4, 8) * 2,  # hybrid
-    *(1, 2, 4, 8) * 4,  # CELT
-)
 
 
 def check(packet: bytes) -> None:
     """Raises ValueError when the table of contents does not fit the packet (section 3.4)."""
     code, size = packet[0] & 3, len(packet) - 1
     if code == 0:
-        if size > _MAX_FRAME_BYTES:
+        if size > MAX_FRAME_BYTES:
             raise ValueError("Opus frame of more than 1275 bytes")
     elif code == 1:
-        if size % 2 or size > 2 * _MAX_FRAME_BYTES:
+        if size % 2 or size > 2 * MAX_FRAME_BYTES:
             raise ValueError("two Opus frames of unequal or impossible size")
     elif code == 2:
         first, position = _length(packet, 1)
-        if not 0 <= len(packet) - position - first <= _MAX_FRAME_BYTES:
+        if not 0 <= len(packet) - position - first <= MAX_FRAME_BYTES:
             raise ValueError("second Opus frame of impossible size")
     else:
         _check_many(packet)
@@ -36,7 +29,7 @@ def _check_many(packet: bytes) -> None:
     if len(packet) < 2:
         raise ValueError("Opus packet without its frame count")
     count = packet[1] & 0x3F
-    if not count or count * _STEPS[packet[0] >> 3] > _MAX_PACKET_STEPS:
+    if not count or count * FRAME_STEPS[packet[0] >> 3] > MAX_PACKET_STEPS:
         raise ValueError("Opus packet of no or more than 120 ms")
     position, end = 2, len(packet)
     if packet[1] & 0x40:  # padding: 255 stands for 254 bytes and another number
@@ -54,7 +47,7 @@ def _check_many(packet: bytes) -> None:
             end -= size
         count = 1  # the last takes the rest
     rest = end - position
-    if rest < 0 or rest % count or rest // count > _MAX_FRAME_BYTES:
+    if rest < 0 or rest % count or rest // count > MAX_FRAME_BYTES:
         raise ValueError("Opus frames of impossible size")
 
 
