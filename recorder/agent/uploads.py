@@ -4,8 +4,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
+from recorder.frames import Track
 from recorder.outbound import AddressPolicy
-from recorder.outputs import playlist
+from recorder.outputs import merged, playlist
+from recorder.outputs.names import Names
 from recorder.protocol import EventBody, Slice, SliceStored, Warned
 from recorder.settings import Settings
 from recorder.spec import RecordingSpec
@@ -37,6 +39,7 @@ class Uploads:
         self._slices: dict[str, Slice] = {}
         self._stored = set(stored)
         self._lost: set[str] = set()
+        self._published: dict[str, bytes] = {}  # the newest version of each list
         self._ended = False
         self._spec: RecordingSpec | None = None
         self._uploader: Uploader | None = None
@@ -122,14 +125,40 @@ class Uploads:
         return list(dict.fromkeys(one.playlist for one in self._slices.values() if one.playlist))
 
     def _publish(self, name: str | None) -> None:
-        assert self._uploader
         assert self._spec
         if name is None:
             return
-        shown = listed([one for one in self._slices.values() if one.playlist == name], self._stored, self._lost)
+        shown = self._shown(name)
         if shown:
-            text = playlist.render(shown, ended=self._ended, correct_extinf=self._spec.correct_extinf)
-            self._uploader.publish(Publication(name, text.encode(), frozenset(one.name for one in shown)))
+            self._put(name, playlist.render(shown, ended=self._ended, correct_extinf=self._spec.correct_extinf), shown)
+            if self._spec.stream_mode == "standard":
+                self._publish_merged(name)
+
+    def _publish_merged(self, name: str) -> None:
+        """The merged lists of the participant whose track this playlist is."""
+        assert self._spec
+        names = Names(self._spec.sid, self._spec.channel)
+        track = names.track_of(name)
+        if track is None:
+            return
+        shown = [self._shown(names.track_playlist(Track(track.uid, kind))) for kind in ("video", "audio")]
+        video, audio = ([one for one in slices if one.name.endswith(".ts")] for slices in shown)
+        if video or audio:
+            self._put(names.merged_playlist(track.uid, "m3u8"), merged.multivariant(video, audio), [*video, *audio])
+        video, audio = ([one for one in slices if one.name.endswith(".webm")] for slices in shown)
+        if video or audio:
+            self._put(names.merged_playlist(track.uid, "mpd"), merged.mpd(video, audio, ended=self._ended), [*video, *audio])
+
+    def _shown(self, name: str) -> list[Slice]:
+        return listed([one for one in self._slices.values() if one.playlist == name], self._stored, self._lost)
+
+    def _put(self, name: str, text: str, shown: Sequence[Slice]) -> None:
+        """Upload a list unless it is the same as before."""
+        assert self._uploader
+        data = text.encode()
+        if self._published.get(name) != data:
+            self._published[name] = data
+            self._uploader.publish(Publication(name, data, frozenset(one.name for one in shown)))
 
 
 def listed(committed: Sequence[Slice], stored: set[str], lost: set[str]) -> list[Slice]:

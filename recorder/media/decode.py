@@ -31,13 +31,22 @@ _NANOSECONDS = Fraction(1, 1_000_000_000)
 _VIDEO_DECODERS = {"h264": "h264", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 # Decoder, its sample rate, and the delay of encoder and decoder together in samples: libopus's look-ahead (which all real
 # senders use; RFC 7845 calls it pre-skip and RTP never tells it), and the filter banks of G.722.
-_AUDIO_DECODERS = {"opus": ("opus", 48000, 312), "pcmu": ("pcm_mulaw", 8000, 0), "pcma": ("pcm_alaw", 8000, 0), "g722": ("g722", 16000, 22)}
+_OPUS_DELAY = 312
+_AUDIO_DECODERS = {
+    "opus": ("opus", 48000, _OPUS_DELAY),
+    "pcmu": ("pcm_mulaw", 8000, 0),
+    "pcma": ("pcm_alaw", 8000, 0),
+    "g722": ("g722", 16000, 22),
+}
 _SEAM_NS = 5_000_000  # packets further apart than this do not continue each other
 
 # FFmpeg's Opus decoder keeps back this many samples while a sender is in SILK's narrowband: the first such packet gives fewer
 # samples than it lasts, the first of another kind gives them back. All packets last a multiple of 2.5 ms.
 _SILK_DELAY = 24
 _OPUS_STEP = RATE // 400
+
+
+OPUS_DELAY_NS = _OPUS_DELAY * 1_000_000_000 // 48_000
 
 
 class VideoDecoder:

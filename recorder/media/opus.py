@@ -14,6 +14,13 @@ _VARIABLE = 0x80  # frames of different sizes (section 3.2.5)
 _SHORT = 252  # sizes below it take one byte
 
 
+def duration_ns(packet: bytes) -> int:
+    """How long a well-formed packet lasts (sections 3.1 and 3.2)."""
+    code = packet[0] & 3
+    frames = packet[1] & 0x3F if code == 3 else min(code + 1, 2)
+    return frames * FRAME_STEPS[packet[0] >> 3] * 2_500_000
+
+
 def joinable(packets: Sequence[bytes]) -> int:
     """How many of these well-formed packets, from the first on, `join` takes: at least 1.
 

@@ -77,7 +77,7 @@ class CompositeHls:
         name = self._shelf.names.slice(start_ms)
         tags = () if self._announced else self._start_tags(start_ms)
         draft = Draft(name, self._playlist, start_ns, start_ms, self._discontinuity, tags)
-        file = TsFile(self._shelf.open(draft), video=self._canvas is not None, audio=self._has_audio)
+        file = TsFile(self._shelf.open(draft), video=self._canvas is not None, audio="aac" if self._has_audio else None)
         self._open = draft, file
         self._end_ns = start_ns
         self._discontinuity = False

@@ -49,25 +49,25 @@ _TS_LEAST_PACKETS = 16  # libav takes the last breath of a recording, a slice of
 
 
 class TsFile:
-    """One slice of a recording: H.264 in Annex B form, AAC in ADTS form, or both.
+    """One slice of a recording: H.264 in Annex B form, AAC in ADTS form or Opus, or both.
 
     Times are those of the recording's timeline plus a constant, so slices play on without a seam. 26.5 hours after the
     zero the 33 bits of TS time stamps wrap, which players expect.
     """
 
-    def __init__(self, path: Path, *, video: bool, audio: bool) -> None:
+    def __init__(self, path: Path, *, video: bool, audio: Literal["aac", "opus"] | None) -> None:
         self._path = path
         self._muxer = _Muxer(path, "mpegts", _TS_OPTIONS)
         self._video = self._muxer.add_video("h264", step_ns=11_112) if video else None
-        self._audio = self._muxer.add_audio() if audio else None
+        self._audio = {"aac": self._muxer.add_audio, "opus": self._muxer.add_opus}[audio]() if audio else None
 
     def write_video(self, data: bytes, pts_ns: int, dts_ns: int, *, keyframe: bool) -> None:
         assert self._video
         self._video.write(data, pts_ns + TS_ZERO_NS, dts_ns + TS_ZERO_NS, keyframe=keyframe)
 
-    def write_audio(self, data: bytes, pts_ns: int) -> None:
+    def write_audio(self, data: bytes, pts_ns: int, duration_ns: int = AAC_FRAME_NS) -> None:
         assert self._audio
-        self._audio.write(data, pts_ns + TS_ZERO_NS, pts_ns + TS_ZERO_NS, duration_ns=AAC_FRAME_NS)
+        self._audio.write(data, pts_ns + TS_ZERO_NS, pts_ns + TS_ZERO_NS, duration_ns=duration_ns)
 
     @property
     def size(self) -> int:

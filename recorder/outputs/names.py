@@ -1,11 +1,13 @@
 """Names of everything a recording stores, without the customer's prefix. Pure."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from recorder.frames import Track
 
+_TRACK_PLAYLIST = re.compile(r"__uid_s_(?P<uid>\d+)__uid_e_(?P<kind>audio|video)\.m3u8")
 _UNIX_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The only two characters that no file name can hold; everything else of a channel name stays as it is.
@@ -46,6 +48,11 @@ class Names:
 
     def merged_playlist(self, uid: int, suffix: Literal["m3u8", "mpd"]) -> str:
         return f"{self._user(uid)}_av.{suffix}"
+
+    def track_of(self, playlist: str) -> Track | None:
+        """Whose playlist this is; None for names of other files."""
+        match = _TRACK_PLAYLIST.fullmatch(playlist.removeprefix(self._stem))
+        return Track(int(match["uid"]), "audio" if match["kind"] == "audio" else "video") if match else None
 
     def snapshot(self, uid: int, taken_ms: int) -> str:
         return f"{self._user(uid)}_video_{utc(taken_ms)}.jpg"

@@ -58,4 +58,9 @@ def _entry(item: Slice, *, discontinuity: bool, comma: str) -> Iterable[str]:
     yield from item.tags
     seconds, microseconds = divmod((item.duration_ns + 500) // 1000, 1_000_000)
     yield f"#EXTINF:{seconds}.{microseconds:06d}{comma}"
-    yield quote(item.name, safe=_SEGMENT_CHARACTERS)
+    yield quoted(item.name)
+
+
+def quoted(name: str) -> str:
+    """A file name as a relative URL."""
+    return quote(name, safe=_SEGMENT_CHARACTERS)

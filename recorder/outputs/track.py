@@ -40,10 +40,10 @@ class _VideoSlice:
 class VideoTrackOutput:
     """The video of one participant: H.264 into TS, VP8, VP9 and AV1 into WebM."""
 
-    def __init__(self, shelf: Shelf, uid: int, *, slice_seconds: float = 15.0) -> None:
+    def __init__(self, shelf: Shelf, uid: int, *, slice_seconds: float = 15.0, merged: bool = False) -> None:
         self.dropped = 0  # frames: empty, before a keyframe, or refused by the muxer
         self._shelf = shelf
-        self._list = _TrackList(shelf, Track(uid, "video"))
+        self._list = _TrackList(shelf, Track(uid, "video"), merged=merged)
         self._slice_ns = round(slice_seconds * _SECOND_NS)
         self._slice: _VideoSlice | None = None
         self._newest_ns = 0  # in the open slice
@@ -174,24 +174,34 @@ class VideoTrackOutput:
 def _create(path: Path, codec: Codec, size: tuple[int, int]) -> TsFile | WebmFile:
     match codec:
         case "h264":
-            return TsFile(path, video=True, audio=False)
+            return TsFile(path, video=True, audio=None)
         case "vp8" | "vp9" | "av1":
             return WebmFile(path, codec, width=size[0], height=size[1])
         case _:
             raise ValueError(f"{codec} is not video")
 
 
-class AudioTrackOutput:
-    """The sound of one participant: AAC frames in ADTS form, into TS slices."""
+SoundForm = Literal["aac", "opus_in_ts", "opus_in_webm"]
 
-    def __init__(self, shelf: Shelf, uid: int, *, slice_seconds: float = 15.0) -> None:
+
+class AudioTrackOutput:
+    """The sound of one participant, into slices of one form at a time: AAC frames in ADTS form, or Opus packets as they were sent."""
+
+    def __init__(self, shelf: Shelf, uid: int, *, slice_seconds: float = 15.0, merged: bool = False) -> None:
+        self.form: SoundForm = "aac"
         self._shelf = shelf
-        self._list = _TrackList(shelf, Track(uid, "audio"))
+        self._list = _TrackList(shelf, Track(uid, "audio"), merged=merged)
         self._slice_ns = round(slice_seconds * _SECOND_NS)
-        self._slice: tuple[Draft, TsFile] | None = None
+        self._slice: tuple[Draft, TsFile | WebmFile] | None = None
         self._end_ns = 0  # of the sound in the open slice
 
-    def write(self, data: bytes, time_ns: int) -> list[Product]:
+    def change(self, form: SoundForm) -> list[Product]:
+        """What comes next has another form."""
+        products = self.interrupt() if self._slice else []
+        self.form = form
+        return products
+
+    def write(self, data: bytes, time_ns: int, duration_ns: int = AAC_FRAME_NS) -> list[Product]:
         """`time_ns` is that of the first sample that the frame decodes to."""
         products: list[Product] = []
         if self._slice and time_ns - self._end_ns > _SEGMENT_GAP_NS:
@@ -199,11 +209,15 @@ class AudioTrackOutput:
         if self._slice and time_ns - self._slice[0].start_ns >= self._slice_ns:
             products += self._finish(time_ns)
         if not self._slice:
-            draft, opened = self._list.begin(time_ns, "ts", [])
-            self._slice = draft, TsFile(self._shelf.open(draft), video=False, audio=True)
+            draft, opened = self._list.begin(time_ns, "webm" if self.form == "opus_in_webm" else "ts", [])
+            self._slice = draft, self._create(self._shelf.open(draft))
             products += opened
-        self._slice[1].write_audio(data, time_ns)
-        self._end_ns = time_ns + AAC_FRAME_NS
+        draft, file = self._slice
+        if isinstance(file, TsFile):
+            file.write_audio(data, time_ns, duration_ns)
+        else:
+            file.write(data, time_ns - draft.start_ns, keyframe=True, duration_ns=duration_ns)
+        self._end_ns = time_ns + duration_ns
         return products
 
     def interrupt(self) -> list[Product]:
@@ -216,6 +230,11 @@ class AudioTrackOutput:
         """Commit what is left."""
         return self._finish(self._end_ns)
 
+    def _create(self, path: Path) -> TsFile | WebmFile:
+        if self.form == "opus_in_webm":
+            return WebmFile(path, "opus")
+        return TsFile(path, video=False, audio="opus" if self.form == "opus_in_ts" else "aac")
+
     def _finish(self, end_ns: int) -> list[Product]:
         if not self._slice:
             return []
@@ -225,14 +244,18 @@ class AudioTrackOutput:
 
 
 class _TrackList:
-    """The playlist of one track: what is told once, at each segment, and after each interruption."""
+    """The playlist of one track: what is told once, at each segment, and after each interruption.
 
-    def __init__(self, shelf: Shelf, track: Track) -> None:
+    `merged`: the participant's merged list is told too; both of its tracks may tell it.
+    """
+
+    def __init__(self, shelf: Shelf, track: Track, *, merged: bool) -> None:
         self.discontinuity = True  # of the slice that begins next
         self._shelf = shelf
         self._track = track
         self._name = shelf.names.track_playlist(track)
-        self._announced = False
+        self._merged = merged
+        self._announced: set[str] = set()
         self._ended_ns: int | None = None  # the last committed slice
 
     def is_new_segment(self, start_ns: int) -> bool:
@@ -244,18 +267,21 @@ class _TrackList:
             tags = [*tags, track_event(self._track.kind, start_ms)]
         name = self._shelf.names.track_slice(self._track, start_ms, suffix)
         draft = Draft(name, self._name, start_ns, start_ms, self.discontinuity, tuple(tags))
-        if self._announced:
-            return draft, []
-        self._announced = True
+        lists = [(self._name, False)]
+        if self._merged:
+            lists.append((self._shelf.names.merged_playlist(self._track.uid, "m3u8" if suffix == "ts" else "mpd"), True))
+        new = [(list_name, merged) for list_name, merged in lists if list_name not in self._announced]
+        self._announced.update(list_name for list_name, _ in new)
         return draft, [
             File(
-                name=self._name,
-                track=self._track.kind,
+                name=list_name,
+                track="audio_and_video" if merged else self._track.kind,
                 uid=self._track.uid,
                 mixed=False,
                 playable=suffix == "ts",
                 start_ms=start_ms,
             )
+            for list_name, merged in new
         ]
 
     def close(self, draft: Draft, end_ns: int) -> Closed:

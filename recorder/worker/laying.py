@@ -100,7 +100,9 @@ class Layer:
         self._stretcher = Stretcher(channels)
         self._kept = np.zeros((channels, 0), np.float32)
         self._end = 0  # sample where it ends
-        self._run: list[tuple[Samples, int]] = []  # pieces that continue each other, each with its length when laid: they are handled as one
+        self._run: list[
+            tuple[Samples, int]
+        ] = []  # pieces that continue each other, each with its length when laid: they are handled as one
         self._run_start = 0
 
     def lay(self, pieces: Iterable[tuple[Samples, int]]) -> list[Chunk]:

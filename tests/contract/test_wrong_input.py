@@ -322,20 +322,6 @@ async def test_start_names_every_wrong_field(
     assert agent.received == []
 
 
-@pytest.mark.parametrize(
-    ("request_", "named"),
-    [
-        (recording(streamMode="standard"), [f"{R}.streamMode"]),
-        (recording(streamMode="original", streamTypes=0), [f"{R}.streamMode"]),
-    ],
-)
-async def test_what_is_still_to_come_is_refused_and_not_left_out(
-    caller: Caller, agent: FakeAgent, request_: dict[str, object], named: list[str]
-) -> None:
-    assert_invalid(await caller.start(await caller.resource(), "individual", **request_), named)
-    assert agent.received == []
-
-
 ACCEPTED = [
     {},
     {"token": None},

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -113,7 +114,7 @@ async def live(running: Service, stack: contextlib.AsyncExitStack, folders: dict
 
 @pytest.mark.timeout(240)
 async def test_everybody_is_recorded_alone(tmp_path: Path) -> None:
-    folders = {"default": "default"}
+    folders = {"default": "default", "standard": "standard"}
     async with contextlib.AsyncExitStack() as stack:
         running = await stack.enter_async_context(service(tmp_path))
         happened = await live(running, stack, folders)
@@ -121,13 +122,15 @@ async def test_everybody_is_recorded_alone(tmp_path: Path) -> None:
         stored = running.data / "recordings" / "bucket" / folder
         found = files(stored)
         assert set(found) == expected(mode)
-        for path in stored.glob("*.m3u8"):
+        for path in (path for (_, kind), path in found.items() if kind != "av"):
             follows_the_rules(path)
         for uid, codec in CODECS.items():
             if codec:
                 await pictures_are_those_that_were_sent(found[uid, "video"], uid, codec)
         the_guest_is_there_when_they_were(found, happened)
         the_turned_camera_is_told(found, happened)
+        if mode == "standard":
+            merged_lists_name_every_slice(found)
         lips_match_voices(found)
         await a_browser_plays_them(found)
 
@@ -229,6 +232,22 @@ def the_turned_camera_is_told(found: dict[tuple[int, str], Path], happened: Happ
     assert unix(told[1][3]) == pytest.approx(happened.small, abs=0.7)
     assert unix(told[2][3]) == pytest.approx(happened.turned, abs=0.7)
     assert text.count("#EXT-X-DISCONTINUITY") == 2  # at the beginning and for the size; a rotation begins no slice
+
+
+def merged_lists_name_every_slice(found: dict[tuple[int, str], Path]) -> None:
+    for uid in CODECS:
+        tracks = [found[uid, kind] for kind in ("video", "audio") if (uid, kind) in found]
+        text = found[uid, "av"].read_text()
+        if uid in (VP8, VP9):
+            assert found[uid, "av"].suffix == ".mpd"
+            named = [unquote(name) for name in re.findall(r'media="([^"]+)"', text)]
+            assert named == [path.name for track in tracks for path in entries(track)]
+            assert {Path(name).suffix for name in named} == {".webm"}
+            assert re.search(r'width="320" height="180" rotate="0" time="\d{17}"', text)
+            assert text.count("ExtDiscontinuity time=") == 2  # of each track's first slice
+        else:
+            assert found[uid, "av"].suffix == ".m3u8"
+            assert all(quote(track.name) in text for track in tracks)
 
 
 def lips_match_voices(found: dict[tuple[int, str], Path]) -> None:

@@ -152,7 +152,7 @@ def test_an_interruption(tmp_path: Path) -> None:
 
 def test_times_wrap_after_a_day(tmp_path: Path) -> None:
     wrap_ns = (1 << 33) * 100_000 // 9 - 10 * SECOND_NS
-    file = TsFile(tmp_path / "wrap.ts", video=True, audio=False)
+    file = TsFile(tmp_path / "wrap.ts", video=True, audio=None)
     for item in video("h264", 60):
         time_ns = item.time_ns + wrap_ns - 2 * SECOND_NS
         file.write_video(item.data, time_ns, time_ns, keyframe=item.keyframe)

@@ -1,4 +1,6 @@
 import pickle
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,10 +71,17 @@ def test_wrong_values_are_not_repeated_in_the_message(monkeypatch: pytest.Monkey
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_socket_folder_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLOUD_RECORDER_DATA_DIR", str(tmp_path / "d"))
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for the name of a socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_the_socket_folder_is_private(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUD_RECORDER_DATA_DIR", str(short / "d"))
     folder = load().runtime_dir()
-    assert folder == tmp_path / "d" / "run"
+    assert folder == short / "d" / "run"
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -86,11 +95,11 @@ def test_a_long_data_dir_gets_a_short_socket_folder_of_its_own(tmp_path: Path, m
     assert all(folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700 for folder in folders)
 
 
-def test_a_socket_folder_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "run").symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setenv("CLOUD_RECORDER_DATA_DIR", str(tmp_path / "d"))
+def test_a_socket_folder_that_is_a_link_is_refused(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (short / "elsewhere").mkdir()
+    (short / "d").mkdir()
+    (short / "d" / "run").symlink_to(short / "elsewhere")
+    monkeypatch.setenv("CLOUD_RECORDER_DATA_DIR", str(short / "d"))
     with pytest.raises(ConfigError, match="belongs to somebody else"):
         load().runtime_dir()
 
