@@ -14,7 +14,7 @@ from recorder.frames import Kind
 from recorder.media.timeline import SenderClock
 from recorder.rtp.negotiation import Media
 from recorder.rtp.receiver import SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, MediaTap
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, VOICE_TICK_SECONDS, MediaTap
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Follower:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         for kind in sorted(kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
-        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS)
+        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS if "video" in kinds else VOICE_TICK_SECONDS)
         name = ""
         try:
             await pc.setLocalDescription(await pc.createOffer())

@@ -24,7 +24,7 @@ VIDEO_LIMIT = 4096  # frames and events in the queue beyond which no picture is 
 AUDIO_LIMIT_NS = 20_000_000_000  # how long the first in the queue has waited when sound is lost, too
 QUEUE_LIMIT = 1 << 17  # frames of sound that somebody sends in tiny pieces: twice as many as fifty speakers need
 IDLE_SECONDS = 0.02  # from one look at the queue to the next while the pipeline waits for nothing but what comes
-WAIT_SECONDS = 0.1  # the longest wait for what is due: each wake-up costs as much as a packet of sound
+WAIT_SECONDS = 0.5  # the longest wait for what is due: each wake-up costs as much as a packet of sound
 ASK_KEYFRAME_NS = 1_000_000_000
 
 
@@ -71,29 +71,30 @@ class MediaThread:
 
     def put(self, item: pipeline.Input) -> None:
         """Queue a frame or an event. Frames beyond the queue's bounds are dropped and counted."""
-        if isinstance(item, EncodedFrame) and not self._admits(item):
+        now_ns = self._clock()
+        if isinstance(item, EncodedFrame) and not self._admits(item, now_ns):
             self.frames_dropped += 1
             return
-        self._queue.append((item, self._clock()))
+        self._queue.append((item, now_ns))
 
-    def _admits(self, frame: EncodedFrame) -> bool:
+    def _admits(self, frame: EncodedFrame, now_ns: int) -> bool:
         if frame.track.kind == "audio":
-            return self._waited_ns() < AUDIO_LIMIT_NS and len(self._queue) < QUEUE_LIMIT
+            return self._waited_ns(now_ns) < AUDIO_LIMIT_NS and len(self._queue) < QUEUE_LIMIT
         if len(self._queue) >= VIDEO_LIMIT:
             self._broken.add(frame.track)
         elif frame.track in self._broken:
             if frame.keyframe:
                 self._broken.remove(frame.track)
-            elif self._asked_ns is None or self._clock() - self._asked_ns > ASK_KEYFRAME_NS:
-                self._asked_ns = self._clock()
+            elif self._asked_ns is None or now_ns - self._asked_ns > ASK_KEYFRAME_NS:
+                self._asked_ns = now_ns
                 for track in self._broken:
                     self._request_keyframe(track)
         return frame.track not in self._broken
 
-    def _waited_ns(self) -> int:
+    def _waited_ns(self, now_ns: int) -> int:
         """How long the first in the queue has been there."""
         try:
-            return self._clock() - self._queue[0][1]
+            return now_ns - self._queue[0][1]
         except IndexError:  # it is empty, perhaps only now: the thread takes from it meanwhile
             return 0
 
@@ -153,13 +154,17 @@ class MediaThread:
     def _step(self) -> None:
         # A stall (of the disk, of the machine) leaves seconds of media here. They are taken as they came, with the output
         # following, so that nothing is ahead of the output by more than it can hold.
+        due_ns = self._pipeline.due_ns()
         for _ in range(len(self._queue)):
             item, arrival_ns = self._queue.popleft()
             if self._observe:
                 self._observe(item, arrival_ns)
             self._pipeline.take(item, arrival_ns)
-            if self._pipeline.due_ns() <= arrival_ns:
+            if due_ns == pipeline.NEVER:  # perhaps this was what it waited for
+                due_ns = self._pipeline.due_ns()
+            if due_ns <= arrival_ns:
                 self._advance(arrival_ns)
+                due_ns = self._pipeline.due_ns()
                 now_ns = self._clock()
                 self._pipeline.behind(now_ns - arrival_ns, now_ns)
         now_ns = self._clock()
