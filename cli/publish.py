@@ -47,7 +47,9 @@ async def _first_of(over: asyncio.Event, closed: list[asyncio.Event], seconds: f
             wait.cancel()
 
 
-def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, int]:
+def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
     width, _, height = value.partition("x")
     if not (width.isdecimal() and height.isdecimal() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096):
         raise click.BadParameter("WIDTHxHEIGHT, each from 64 to 4096")
@@ -66,6 +68,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> t
 @click.option("--size", callback=_size, default="640x360", show_default=True)
 @click.option("--fps", type=click.IntRange(1, 60), default=30, show_default=True)
 @click.option("--bitrate", type=click.IntRange(50, 20_000), default=600, show_default=True, help="of the video, kbit/s")
+@click.option("--low", callback=_size, metavar="SIZE", help="send the video in this size too, as the low stream")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="how long; default: until it is interrupted")
 @click.option("--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="file with the access token")
 @click.option("--count", type=click.IntRange(1, 100), default=1, show_default=True, help="participants, with consecutive uids")
@@ -83,6 +86,7 @@ def command(
     size: tuple[int, int],
     fps: int,
     bitrate: int,
+    low: tuple[int, int] | None,
     seconds: float | None,
     token_file: Path | None,
     count: int,
@@ -103,11 +107,14 @@ def command(
         height=size[1],
         fps=fps,
         bitrate_kbps=bitrate,
+        low=low,
         live=live,
         own_content=not shared_content,
     )
     if publication.video is None and publication.audio is None:
         raise click.UsageError("nothing to publish: --video none --audio none")
+    if publication.low and publication.video is None:
+        raise click.UsageError("--low does not go with --video none")
     if publication.live and publication.video == "av1":
         raise click.UsageError("--live does not go with --video av1, which is encoded in a process of its own")
     use_addresses(local_addresses(hub))

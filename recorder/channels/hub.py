@@ -19,7 +19,7 @@ from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Pl
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
-from recorder.rtp.following import CONNECT_SECONDS, Follower, Signalling
+from recorder.rtp.following import CONNECT_SECONDS, Follower, Signalling, Wanted
 from recorder.rtp.negotiation import VIDEO_ORIENTATION, Media, offer_codecs, offer_extension, use_addresses
 from recorder.rtp.receiver import Route, SessionReceiver
 from recorder.spec import RecordingSpec, Subscription
@@ -228,7 +228,8 @@ class HubConnector:
                 follower = self._followers[uid] = Follower(uid, self.whep(uid))
                 follower.task = self._group.create_task(follower.run())
             if follower:
-                follower.want(frozenset(kinds), sent=frozenset(_sent(participant) & kinds))
+                low = self._spec.low_stream and participant.video_low and "video" in kinds
+                follower.want(Wanted(frozenset(kinds), low), sent=frozenset(_sent(participant) & kinds))
 
     def whep(self, uid: int) -> Signalling:
         path = f"/whep/{self._path}/{uid}?uid={self._spec.uid}"
@@ -252,9 +253,10 @@ class _Whep:
         self._place = place
         self._on_frame = on_frame
 
-    async def offer(self, sdp: str) -> tuple[str, str]:
+    async def offer(self, sdp: str, *, low: bool) -> tuple[str, str]:
+        path = f"{self._path}&video=low" if low else self._path
         try:
-            response = await self._http.post(self._path, content=sdp, headers={"Content-Type": "application/sdp"})
+            response = await self._http.post(path, content=sdp, headers={"Content-Type": "application/sdp"})
         except httpx.HTTPError as error:
             raise ConnectionError(f"WHEP: {type(error).__name__}") from error
         if response.status_code != httpx.codes.CREATED:

@@ -80,12 +80,17 @@ class _Endpoints:
         return _created(*await self.hub.publish(self.hub.channel(app_id, channel), number, offer, expires_at=expires_at))
 
     async def subscribe(self, app_id: str, channel: str, uid: str, request: Request) -> Response:
-        """WHEP: get what `uid` publishes. The query's `uid` says as whom; without it, as whom the token names."""
+        """WHEP: get what `uid` publishes. The query's `uid` says as whom; without it, as whom the token names. `video=low`: the low stream
+        of who sends one."""
         publisher = read_uid(uid)
         subscriber = request.query_params.get("uid")
+        quality = request.query_params.get("video", "high")
+        if quality not in ("high", "low"):
+            raise Refused(HTTPStatus.BAD_REQUEST, "video must be high or low")
         expires_at = self._admit(request, app_id, channel, read_uid(subscriber) if subscriber is not None else None)
         offer = await self._offer(request)
-        return _created(*await self.hub.subscribe(self.hub.channel(app_id, channel), publisher, offer, expires_at=expires_at))
+        place = self.hub.channel(app_id, channel)
+        return _created(*await self.hub.subscribe(place, publisher, offer, low=quality == "low", expires_at=expires_at))
 
     async def add_candidates(self, session_id: str, request: Request) -> Response:
         part = self._session(session_id)

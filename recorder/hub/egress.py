@@ -1,18 +1,23 @@
 """A subscriber's session: the tracks of one publisher, passed on as they come."""
 
+from collections.abc import Mapping
+
+from recorder.frames import Kind
 from recorder.hub import feedback
 from recorder.hub.ingest import Ingest
 from recorder.hub.session import Session
-from recorder.hub.source import Outlet
+from recorder.hub.source import Outlet, Source
 
 
 class Egress:
     """One subscriber of one publisher."""
 
-    def __init__(self, session: Session, ingest: Ingest) -> None:
+    def __init__(self, session: Session, ingest: Ingest, sources: Mapping[Kind, Source]) -> None:
+        """`sources` of the publisher's are passed on, as far as the session takes them."""
         self.session = session
         self.ingest = ingest
         self.channel = ingest.channel
+        self._sources = sources
         self._outlets: dict[int, Outlet] = {}  # by our SSRC
         session.listen(self._on_rtp, self._on_rtcp)
 
@@ -21,7 +26,7 @@ class Egress:
     def connected(self) -> None:
         tap = self.session.tap
         for media in tap.media():
-            source = self.ingest.sources.get(media.kind)
+            source = self._sources.get(media.kind)
             if source is None or media.direction != "sendonly":
                 continue
             outlet = Outlet(source, media, tap.send_rtp, tap.send_rtcp)

@@ -66,12 +66,14 @@ class Hub:
         ingest = Ingest(uid, channel, session)
         async with _closed_on_error(connection):
             text = await answer(connection, offer)
-            ingest.negotiated()
+            ingest.negotiated(offer.low)
         self._start(ingest)
         return session, text
 
-    async def subscribe(self, channel: Channel, uid: int, offer: Offer, *, expires_at: float | None) -> tuple[Session, str]:
-        """Open a session that gets the media of publisher `uid`; returns it with the answer.
+    async def subscribe(self, channel: Channel, uid: int, offer: Offer, *, low: bool, expires_at: float | None) -> tuple[Session, str]:
+        """Open a session that gets the media of publisher `uid`, with the low stream if there is one and it is wanted.
+
+        Returns it with the answer.
 
         Raises:
             NotPublishing, HubFull, OfferMalformed, OfferUnacceptable, NoCandidate
@@ -80,9 +82,12 @@ class Hub:
         if not isinstance(ingest, Ingest):
             raise NotPublishing
         self._check_room(channel)
-        connection = for_subscriber(offer, {kind: source.codec for kind, source in ingest.sources.items()})
+        sources = ingest.sources.copy()
+        if picture := ingest.picture(low=low):
+            sources["video"] = picture
+        connection = for_subscriber(offer, {kind: source.codec for kind, source in sources.items()})
         session = Session(connection, offer, expires_at=expires_at)
-        egress = Egress(session, ingest)
+        egress = Egress(session, ingest, sources)
         async with _closed_on_error(connection):
             text = await answer(connection, offer)
         self._start(egress)

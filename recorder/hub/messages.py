@@ -23,6 +23,7 @@ class Participant(_Message):
     video: str | None = None
     audio_muted: bool = False  # asked for, or no packets for 3 s
     video_muted: bool = False
+    video_low: bool = False  # a low stream of the video is sent too
 
 
 class Roster(_Message):

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 CANDIDATES_LIMIT = 20
 _MEDIA_LIMIT = 8  # m-lines
+_SENDING = ("sendonly", "sendrecv")
+_LOW = "a=label:low"
 
 # What aiortc raises for broken descriptions, besides its own errors.
 _BROKEN = (ValueError, AssertionError, AttributeError, LookupError, TypeError, StopIteration, RecursionError)
@@ -52,6 +54,7 @@ class Line:
     kind: Kind
     direction: str
     codecs: tuple[str, ...]  # lower case, in the offer's order, without profiles that can't be read
+    low: bool = False  # the small one of two pictures of the same camera: labelled so (RFC 4574)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ class Offer:
     lines: tuple[Line, ...]
     ufrag: str
     candidates: int
+
+    @property
+    def low(self) -> int | None:
+        """Which line is the low stream; None when there is none, or nothing that it would be the low stream of."""
+        videos = [number for number, line in enumerate(self.lines) if line.kind == "video" and line.direction in _SENDING]
+        low = [number for number in videos if self.lines[number].low]
+        return low[0] if low and len(videos) > 1 else None
 
 
 def read_offer(text: str, *, allow_loopback: bool) -> Offer:
@@ -80,7 +90,7 @@ def read_offer(text: str, *, allow_loopback: bool) -> Offer:
     try:
         description = SessionDescription.parse("\r\n".join(kept) + "\r\n")
         sdp = "\r\n".join(_without_unreadable(kept, description)) + "\r\n"
-        lines = tuple(_line(media) for media in description.media)
+        lines = tuple(map(_line, description.media, _labels(kept)))
         ufrag = description.media[0].ice.usernameFragment if description.media and description.media[0].ice else None
     except _BROKEN as error:
         raise OfferMalformed("the body is no WebRTC offer") from error
@@ -126,19 +136,20 @@ def read_candidates(fragment: str, *, ufrag: str, allow_loopback: bool) -> list[
 
 
 def for_publisher(offer: Offer) -> RTCPeerConnection:
-    """A connection that will receive the first audio and the first video of the offer, each in the offer's first usable codec.
+    """A connection that will receive the first audio, the first video and the low stream of the offer, each in the first usable codec.
 
     Raises:
         OfferUnacceptable: nothing of it can be received.
     """
     connection = _connection()
-    taken: set[Kind] = set()
-    for line in offer.lines:
+    taken: set[tuple[Kind, bool]] = set()
+    for number, line in enumerate(offer.lines):
         codec = next((name for name in line.codecs if name in _usable(line.kind)), None)
-        if line.kind in taken or line.direction not in ("sendonly", "sendrecv") or codec is None:
+        what = (line.kind, number == offer.low)
+        if what in taken or line.direction not in _SENDING or codec is None:
             connection.addTransceiver(line.kind, "inactive")
             continue
-        taken.add(line.kind)
+        taken.add(what)
         _prefer(connection, line.kind, "recvonly", (codec, "rtx"))
     if not taken:
         raise OfferUnacceptable("the offer sends nothing in a codec known here")
@@ -208,12 +219,23 @@ def _codecs(kind: Kind) -> list[RTCRtpCodecCapability]:
     return capabilities.codecs if capabilities else []
 
 
-def _line(media: MediaDescription) -> Line:
+def _labels(lines: list[str]) -> list[bool]:
+    """For each m-line whether it is labelled as the low stream."""
+    low: list[bool] = []
+    for line in lines:
+        if line.startswith("m="):
+            low.append(False)
+        elif low and line.strip() == _LOW:
+            low[-1] = True
+    return low
+
+
+def _line(media: MediaDescription, low: bool) -> Line:
     if media.kind not in ("audio", "video"):
         raise OfferUnacceptable("only audio and video are taken")
     kind: Kind = "audio" if media.kind == "audio" else "video"
     names = tuple(codec.name.lower() for codec in media.rtp.codecs if _is_readable(codec))
-    return Line(kind, media.direction or "sendrecv", names)
+    return Line(kind, media.direction or "sendrecv", names, low)
 
 
 def _is_readable(codec: RTCRtpCodecParameters) -> bool:

@@ -6,6 +6,7 @@ How a session is agreed upon is the channel's: it hands in a `Signalling`.
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from aiortc import InvalidAccessError, InvalidStateError, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -28,8 +29,8 @@ _BROKEN_ANSWER = (ValueError, LookupError, InvalidAccessError, InvalidStateError
 class Signalling(Protocol):
     """How sessions with one participant are agreed upon."""
 
-    async def offer(self, sdp: str) -> tuple[str, str]:
-        """Send the offer; returns the answer and what names the session.
+    async def offer(self, sdp: str, *, low: bool) -> tuple[str, str]:
+        """Send the offer, for the low stream of the video or the high one; returns the answer and what names the session.
 
         Raises:
             ConnectionError: it is refused, or nobody answers.
@@ -42,14 +43,22 @@ class Signalling(Protocol):
         """The session is over; failures are no matter."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a session is to give."""
+
+    kinds: frozenset[Kind] = frozenset()
+    low: bool = False  # the low stream of the video
+
+
 class Session:
     """One connection and its receiver."""
 
-    def __init__(self, tap: MediaTap, receiver: SessionReceiver, name: str, kinds: frozenset[Kind]) -> None:
+    def __init__(self, tap: MediaTap, receiver: SessionReceiver, name: str, wanted: "Wanted") -> None:
         self.tap = tap
         self.receiver = receiver
         self.name = name
-        self.kinds = kinds
+        self.wanted = wanted
         self.awaited_ns = time.monotonic_ns()  # since when packets should come
 
     def silent_seconds(self, kind: Kind) -> float:
@@ -62,20 +71,20 @@ class Follower:
     def __init__(self, uid: int, signalling: Signalling) -> None:
         self._uid = uid
         self._signalling = signalling
-        self._kinds: frozenset[Kind] = frozenset()
+        self._wanted = Wanted()
         self._sent: frozenset[Kind] = frozenset()  # tracks of which packets should come
         self._changed = asyncio.Event()
         self._session: Session | None = None
         self._clock = SenderClock()  # of all sessions: what is known of the sender holds in the next one too
         self.task: asyncio.Task[None] | None = None
 
-    def want(self, kinds: frozenset[Kind], *, sent: frozenset[Kind]) -> None:
-        """Receive these tracks from now on; packets should come of those of them that are `sent`."""
+    def want(self, wanted: Wanted, *, sent: frozenset[Kind]) -> None:
+        """Receive this from now on; packets should come of those of its tracks that are `sent`."""
         if sent - self._sent and self._session:
             self._session.awaited_ns = time.monotonic_ns()
         self._sent = sent
-        if kinds != self._kinds:
-            self._kinds = kinds
+        if wanted != self._wanted:
+            self._wanted = wanted
             self._changed.set()
 
     def end(self) -> None:
@@ -107,14 +116,14 @@ class Follower:
                     pause = RETRY_SECONDS
                     await self._wait(self._session)
                     continue
-                fresh = await self._try_to_open() if self._kinds else None
+                fresh = await self._try_to_open() if self._wanted.kinds else None
                 if fresh and self._serves(self._session):  # it came back meanwhile
                     await self._close(fresh, flush=False)
                 elif fresh or not self._may_come_back(self._session):
                     previous, self._session = self._session, fresh
                     if previous:
                         await self._close(previous, flush=True)
-                if not self._kinds:
+                if not self._wanted.kinds:
                     await self._wait(None)
                 elif fresh is None:
                     await asyncio.sleep(pause)
@@ -126,19 +135,19 @@ class Follower:
 
     def _serves(self, session: Session | None) -> bool:
         """It gives what is wanted."""
-        if session is None or session.tap.closed.is_set() or session.kinds != self._kinds:
+        if session is None or session.tap.closed.is_set() or session.wanted != self._wanted:
             return False
         return all(session.silent_seconds(kind) < SILENT_SECONDS for kind in self._sent)
 
     def _may_come_back(self, session: Session | None) -> bool:
         """It is merely silent: its path may be open again before a new session is."""
-        return session is not None and not session.tap.closed.is_set() and session.kinds == self._kinds
+        return session is not None and not session.tap.closed.is_set() and session.wanted == self._wanted
 
     async def _try_to_open(self) -> Session | None:
         if self._session and self._may_come_back(self._session):
             log.warning("no media although the participant sends, opening a new session", extra={"uid": self._uid})
         try:
-            return await self._open(self._kinds)
+            return await self._open(self._wanted)
         except (ConnectionError, TimeoutError, *_BROKEN_ANSWER) as error:
             log.warning("session failed", extra={"uid": self._uid, "error": str(error)})
             return None
@@ -154,15 +163,15 @@ class Follower:
             for wait in waits:
                 wait.cancel()
 
-    async def _open(self, kinds: frozenset[Kind]) -> Session:
+    async def _open(self, wanted: Wanted) -> Session:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        for kind in sorted(kinds, reverse=True):
+        for kind in sorted(wanted.kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
-        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS if "video" in kinds else VOICE_TICK_SECONDS)
+        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS if "video" in wanted.kinds else VOICE_TICK_SECONDS)
         name = ""
         try:
             await pc.setLocalDescription(await pc.createOffer())
-            answer, name = await self._signalling.offer(pc.localDescription.sdp)
+            answer, name = await self._signalling.offer(pc.localDescription.sdp, low=wanted.low)
             await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
             receiver = self._signalling.receiver(tap.media())
             receiver.sender = self._clock
@@ -173,8 +182,8 @@ class Follower:
             if name:
                 await self._signalling.hang_up(name)
             raise
-        log.info("session opened", extra={"uid": self._uid, "kinds": sorted(kinds)})
-        return Session(tap, receiver, name, kinds)
+        log.info("session opened", extra={"uid": self._uid, "kinds": sorted(wanted.kinds), "low": wanted.low})
+        return Session(tap, receiver, name, wanted)
 
     async def _close(self, session: Session, *, flush: bool) -> None:
         if flush:

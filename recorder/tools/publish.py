@@ -19,6 +19,7 @@ from recorder.tools.publish_tracks import AudioTrack, LiveVideo, LoopedVideo, Me
 
 CONNECT_SECONDS = 15.0
 _PACKETISERS = {"vp9": Vp9Packetiser, "av1": Av1Packetiser}  # aiortc has none for them
+_LEAST_KBPS = 50
 _NOBODY = 0  # whose content is shown when all publishers share one encode
 
 
@@ -42,11 +43,22 @@ class Publication:
     fps: int = 30
     bitrate_kbps: int = 600
     live: bool = False  # encode while publishing instead of playing a loop
+    low: tuple[int, int] | None = None  # size of a second, smaller video of the same content; None: there is none
     own_content: bool = True  # False: one encode for all, without colour, number and tone of its own
 
     @property
     def style(self) -> Style:
         return Style(self.uid if self.own_content else _NOBODY, self.width, self.height, self.fps)
+
+    @property
+    def low_style(self) -> Style | None:
+        return dataclasses.replace(self.style, width=self.low[0], height=self.low[1]) if self.low else None
+
+    @property
+    def low_kbps(self) -> int:
+        """Of the low stream: as many bits for a pixel as the high one."""
+        width, height = self.low or (0, 0)
+        return max(_LEAST_KBPS, self.bitrate_kbps * width * height // (self.width * self.height))
 
 
 class Publisher:
@@ -57,6 +69,7 @@ class Publisher:
         self.closed = asyncio.Event()  # the connection is over, whoever ended it
         self.audio: AudioTrack | None = None
         self.video: VideoTrack | None = None
+        self.low_video: VideoTrack | None = None
         self._library = library or Library()
         self._connected = asyncio.Event()
         self._resource: str | None = None
@@ -89,8 +102,9 @@ class Publisher:
         """
         if self.audio and audio is not None:
             self.audio.muted = audio
-        if self.video and video is not None:
-            self.video.muted = video
+        for track in (self.video, self.low_video):
+            if track and video is not None:
+                track.muted = video
         state = {"audio": bool(self.audio and self.audio.muted), "video": bool(self.video and self.video.muted)}
         try:
             answer = await self._http.put(f"{self._resource}/mute", json=state)
@@ -105,7 +119,7 @@ class Publisher:
         assert self.video
         assert codec
         self.publication = dataclasses.replace(self.publication, width=size[0], height=size[1])
-        self.video.change(await self._source(codec), rotation)
+        self.video.change(await self._source(codec, self.publication.style, self.publication.bitrate_kbps), rotation)
 
     async def stop(self) -> None:
         """Leave the channel. May be called more than once."""
@@ -120,7 +134,7 @@ class Publisher:
     async def _join(self) -> None:
         await self._add_tracks()
         await self._pc.setLocalDescription(await self._pc.createOffer())
-        answer = await self._post(self._pc.localDescription.sdp)
+        answer = await self._post(_labelled(self._pc.localDescription.sdp))
         await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         async with asyncio.timeout(CONNECT_SECONDS):
             await self._connected.wait()
@@ -138,21 +152,26 @@ class Publisher:
             codecs = RTCRtpSender.getCapabilities("audio").codecs
             transceiver.setCodecPreferences([codec for codec in codecs if codec.name.lower() == wanted.audio])
         if wanted.video:
-            self.video = video = VideoTrack(clock, await self._source(wanted.video))
-            transceiver = self._pc.addTransceiver(video, "sendonly")
-            tell_orientation(transceiver.sender, lambda: video.rotation)
-            names = (f"video/{wanted.video}", "video/rtx")
-            codecs = RTCRtpSender.getCapabilities("video").codecs
-            transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType.lower() in names])
-            on_keyframe_request(transceiver.sender, video.request_keyframe)
-            if wanted.video in _PACKETISERS:
-                pack_with(transceiver.sender, _PACKETISERS[wanted.video]())
+            self.video = await self._add_video(clock, wanted.video, wanted.style, wanted.bitrate_kbps)
+            if wanted.low_style:
+                self.low_video = await self._add_video(clock, wanted.video, wanted.low_style, wanted.low_kbps)
 
-    async def _source(self, codec: VideoCodec) -> VideoSource:
-        wanted = self.publication
-        if wanted.live:
-            return LiveVideo(wanted.style, codec, wanted.bitrate_kbps)
-        return LoopedVideo(await self._library.video(wanted.style, codec, wanted.bitrate_kbps))
+    async def _add_video(self, clock: MediaClock, codec: VideoCodec, style: Style, kbps: int) -> VideoTrack:
+        video = VideoTrack(clock, await self._source(codec, style, kbps))
+        transceiver = self._pc.addTransceiver(video, "sendonly")
+        tell_orientation(transceiver.sender, lambda: video.rotation)
+        names = (f"video/{codec}", "video/rtx")
+        codecs = RTCRtpSender.getCapabilities("video").codecs
+        transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType.lower() in names])
+        on_keyframe_request(transceiver.sender, video.request_keyframe)
+        if codec in _PACKETISERS:
+            pack_with(transceiver.sender, _PACKETISERS[codec]())
+        return video
+
+    async def _source(self, codec: VideoCodec, style: Style, kbps: int) -> VideoSource:
+        if self.publication.live:
+            return LiveVideo(style, codec, kbps)
+        return LoopedVideo(await self._library.video(style, codec, kbps))
 
     async def _post(self, offer: str) -> str:
         wanted = self.publication
@@ -168,6 +187,15 @@ class Publisher:
             self.closed.set()
         if self._pc.connectionState in ("connected", "closed", "failed"):
             self._connected.set()
+
+
+def _labelled(sdp: str) -> str:
+    """With the second video line labelled as the low stream (RFC 4574)."""
+    head, *sections = sdp.split("\r\nm=")
+    videos = [number for number, section in enumerate(sections) if section.startswith("video")]
+    if len(videos) > 1:
+        sections[videos[1]] = sections[videos[1]].removesuffix("\r\n") + "\r\na=label:low" + "\r\n" * (videos[1] == len(sections) - 1)
+    return "\r\nm=".join((head, *sections))
 
 
 def local_addresses(hub: str) -> tuple[str, ...]:

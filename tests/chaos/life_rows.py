@@ -13,6 +13,7 @@ from recorder.protocol import FileOpened
 from recorder.rtp.negotiation import use_addresses
 from recorder.spec import Canvas, Layout, RecordingSpec, Region
 from recorder.tools import measure
+from recorder.tools.content import Style
 from recorder.tools.publish import Publication, Publisher
 from recorder.tools.publish_media import Library, VideoCodec
 from recorder.tools.publish_tracks import LoopedVideo, VideoSource
@@ -154,8 +155,8 @@ async def nobody_sends(folder: Path, measured: Measured) -> None:
 class _WithoutKeyframes(Publisher):
     """Never sends a keyframe, however often it is asked."""
 
-    async def _source(self, codec: VideoCodec) -> VideoSource:
-        looped = await super()._source(codec)
+    async def _source(self, codec: VideoCodec, style: Style, kbps: int) -> VideoSource:
+        looped = await super()._source(codec, style, kbps)
         assert isinstance(looped, LoopedVideo)
         return _DeltasOnly(looped)
 

@@ -1,9 +1,11 @@
 """Whose packets a publisher's tracks take when its SSRCs change (rows N15, N16 of the faults)."""
 
+import struct
+from dataclasses import replace
 from typing import Any, cast
 
 from recorder.hub.channel import Channel
-from recorder.hub.ingest import Ingest
+from recorder.hub.ingest import MID, Ingest
 from recorder.hub.session import Session
 from recorder.hub.source import Outlet
 from tests.unit.test_hub_source import media, rtp
@@ -13,8 +15,11 @@ SECOND = 1000 * MS
 
 
 class _Tap:
+    def __init__(self, lines: list[Any]) -> None:
+        self._lines = lines
+
     def media(self) -> list[Any]:
-        return [media()]
+        return self._lines
 
     def send_rtcp(self, packet: bytes) -> None: ...
 
@@ -24,15 +29,15 @@ class _Session:
 
     is_over = True  # no timers
 
-    def __init__(self) -> None:
-        self.tap = _Tap()
+    def __init__(self, lines: list[Any]) -> None:
+        self.tap = _Tap(lines)
 
     def listen(self, on_rtp: object, on_rtcp: object) -> None: ...
 
 
 class Publisher:
     def __init__(self) -> None:
-        self.ingest = Ingest(7, Channel("room"), cast(Session, _Session()))
+        self.ingest = Ingest(7, Channel("room"), cast(Session, _Session([media()])))
         self.ingest.negotiated()
         self.packets: list[bytes] = []
         source = self.ingest.sources["video"]
@@ -61,3 +66,40 @@ def test_late_packets_of_an_ssrc_that_was_replaced_are_dropped_however_many_ther
         assert publisher.send(1000 * ssrc + 1, ssrc, 20 * ssrc) == 1
         assert publisher.send(1000 * (ssrc - 1) + 2, ssrc - 1, 20 * ssrc + 1) == (ssrc == 1)
     assert len(publisher.ingest._by_ssrc) + len(publisher.ingest._retired) <= 18
+
+
+def _block(identifier: int, value: bytes) -> bytes:
+    return struct.pack("!HH", 0xBEDE, 1) + bytes([identifier << 4 | len(value) - 1]) + value.ljust(3, b"\0")
+
+
+def test_two_pictures_of_one_codec_are_told_apart_by_ssrc_or_mid() -> None:
+    named = replace(media(mid="1"), remote_ssrcs=(11, 12), extensions={MID: 3})
+    low = replace(media(mid="2"), remote_ssrcs=(21, 22), extensions={MID: 3})
+    ingest = Ingest(7, Channel("room"), cast(Session, _Session([named, low])))
+    ingest.negotiated(1)
+    high = ingest.sources["video"]
+    assert ingest.low
+    for sequence, packet in enumerate(
+        (
+            rtp(1, ssrc=11),
+            rtp(1, ssrc=21),
+            rtp(2, ssrc=31, block=_block(3, b"2")),  # SSRCs that the offer does not name
+            rtp(2, ssrc=41, block=_block(3, b"1")),
+            rtp(3, ssrc=51),  # whose?
+            rtp(3, ssrc=51, block=_block(3, b"9")),
+        )
+    ):
+        ingest._on_rtp(packet, sequence * MS)
+    assert [source.reception.ssrc for source in (high, ingest.low) if source.reception] == [41, 31]
+    assert (ingest.picture(low=True), ingest.picture(low=False)) == (ingest.low, high)
+    assert ingest.participant().video_low
+    ingest.low.silent = True
+    assert ingest.picture(low=True) is high
+    assert not ingest.participant().video_low
+
+
+def test_a_low_stream_without_the_high_one_is_the_only_one() -> None:
+    ingest = Ingest(7, Channel("room"), cast(Session, _Session([replace(media(), direction="inactive"), media(mid="1")])))
+    ingest.negotiated(1)
+    assert ingest.low is None
+    assert ingest.participant().video == "vp8"

@@ -230,3 +230,23 @@ def test_trickled_candidates() -> None:
     assert [candidate.ip for candidate in found] == ["192.0.2.1"]
     with pytest.raises(OfferUnacceptable):
         read_candidates(fragment, ufrag="new", allow_loopback=False)
+
+
+LOW = "a=label:low\r\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "low", "taken"),
+    [
+        ((opus(), media("video", 1, H264), media("video", 2, H264, more=LOW)), 2, ["recvonly", "recvonly", "recvonly"]),
+        ((media("video", 0, H264, more=LOW), media("video", 1, VP8)), 0, ["recvonly", "recvonly"]),
+        ((media("video", 0, H264), media("video", 1, H264)), None, ["recvonly", "inactive"]),  # which is which cannot be known
+        ((media("video", 0, H264, more=LOW),), None, ["recvonly"]),  # the only one
+        ((media("video", 0, H264), media("video", 1, H264, "recvonly", more=LOW)), None, ["recvonly", "inactive"]),
+        ((media("video", 0, H264), *(media("video", i, H264, more=LOW) for i in (1, 2))), 1, ["recvonly", "recvonly", "inactive"]),
+    ],
+)
+async def test_the_low_stream_is_the_second_video_that_is_labelled_so(lines: tuple[str, ...], low: int | None, taken: list[str]) -> None:
+    offer = read_offer(HEAD + "".join(lines), allow_loopback=True)
+    assert offer.low == low
+    assert [direction for _, direction in directions(for_publisher(offer))] == taken
