@@ -22,6 +22,7 @@ from recorder.rtp.statistics import ReceiverStatistics
 
 PLI_INTERVAL_NS = 500_000_000
 REPORT_INTERVAL_NS = 1_000_000_000
+VOICE_REPORT_INTERVAL_NS = 5_000_000_000  # without video, as browsers do: to send one costs as much as to receive ten packets
 SETTLED_NS = 1_500_000_000  # after its first packet, which is often late, a stream is where the least delay of its arrivals puts it
 SILENT_NS = 1_000_000_000  # a stream that was replaced may come back when its successor has been silent for so long
 MAX_STREAMS = 16  # SSRCs remembered; more are a fault of the sender
@@ -136,7 +137,7 @@ class SessionReceiver:
         self._streams: dict[Kind, _Stream] = {}
         self._by_ssrc: dict[int, _Stream] = {}  # those of `_streams`
         self._retired: dict[int, Kind] = {}  # SSRCs that were replaced, the oldest first
-        self._report_ns = 0  # when the next receiver report is due
+        self._reported_ns = -VOICE_REPORT_INTERVAL_NS
         self._ssrc = random.getrandbits(32) or 1
         self._past: Counter[str] = Counter()  # the jitter buffers' counters of streams that were replaced
         self._past_packets: dict[Kind, tuple[int, int]] = {}  # of those: received and lost
@@ -203,8 +204,9 @@ class SessionReceiver:
         """Give up on what is too late, and return the RTCP packets to send now, as parts of one datagram. Call it every 10 to 50 ms."""
         now = now_ns - self._zero_ns
         feedback = []
-        if now >= self._report_ns and self._streams:
-            self._report_ns = now + REPORT_INTERVAL_NS
+        interval_ns = REPORT_INTERVAL_NS if "video" in self._streams else VOICE_REPORT_INTERVAL_NS
+        if now - self._reported_ns >= interval_ns and self._streams:
+            self._reported_ns = now
             feedback.append(rtp.receiver_report(self._ssrc, *(s.statistics.block(s.ssrc, s.jitter, now) for s in self._streams.values())))
         for stream in self._streams.values():
             if stream.jitter.has_gap:

@@ -25,18 +25,19 @@ class Unprotector:
     """One direction of one connection."""
 
     def __init__(self, session: pylibsrtp.Session, places: Places) -> None:
-        self._session = session._srtp
+        self._owner = session  # frees the session when it goes
+        self._session = session._srtp[0]
         self._pointers = places.pointers
         self._size = ffi.new("int *")
 
     def rtp(self, number: int, size: int) -> int:
         """Take the protection off the RTP packet at place `number`; returns its size, or -1 when it is not authentic or came before."""
         self._size[0] = size
-        failed: int = lib.srtp_unprotect(self._session[0], self._pointers[number], self._size)
+        failed: int = lib.srtp_unprotect(self._session, self._pointers[number], self._size)
         return -1 if failed != _OK else int(self._size[0])
 
     def rtcp(self, number: int, size: int) -> int:
         """The same for a compound RTCP packet."""
         self._size[0] = size
-        failed: int = lib.srtp_unprotect_rtcp(self._session[0], self._pointers[number], self._size)
+        failed: int = lib.srtp_unprotect_rtcp(self._session, self._pointers[number], self._size)
         return -1 if failed != _OK else int(self._size[0])

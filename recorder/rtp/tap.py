@@ -191,7 +191,7 @@ class MediaTap:
 
     def _sort(self, batch: Datagrams, count: int, source: _Socket) -> None:
         """RTP, RTCP, and what is neither (RFC 7983)."""
-        view, sizes, unprotector = batch.view, batch.sizes, self._unprotector
+        view, sizes, arrivals_ns, unprotector = batch.view, batch.sizes, batch.arrivals_ns, self._unprotector
         for number in range(count):
             size = sizes[number]
             if size < 2:
@@ -209,7 +209,7 @@ class MediaTap:
                 if size < 0:
                     self.packets_rejected += 1
                 else:
-                    handler(view[start : start + size].tobytes(), batch.arrivals_ns[number])
+                    handler(view[start : start + size].tobytes(), arrivals_ns[number])
             elif first <= _LAST_STUN_BYTE or 20 <= first <= 63:  # DTLS; nothing else belongs here
                 source.take_other(view[start : start + size].tobytes(), batch.address(number))
 

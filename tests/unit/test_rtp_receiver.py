@@ -2,6 +2,8 @@
 
 import struct
 
+import pytest
+
 from recorder.frames import EncodedFrame
 from recorder.rtp import packet as rtp
 from recorder.rtp.receiver import MAX_STREAMS, Route, SessionReceiver
@@ -213,6 +215,18 @@ def test_receiver_reports_tell_losses_and_the_last_sender_report() -> None:
     ssrc, lost, highest, _, last, delay = struct.unpack_from("!IIIIII", data, 8)
     assert (ssrc, lost >> 24, lost & 0xFFFFFF, highest) == (2, 2 * 256 // 8, 2, 8)
     assert (last, delay) == (0xAAAABBBB, 65536 // 2)
+
+
+@pytest.mark.parametrize(("with_video", "expected_ms"), [(True, [0, 1000, 2000, 3000, 4000, 5000]), (False, [0, 5000])])
+def test_reports_are_sent_each_second_and_of_sound_alone_every_five_seconds(with_video: bool, expected_ms: list[int]) -> None:
+    session = Session()
+    reported = []
+    for sequence, at_ms in enumerate(range(0, 6000, 100)):
+        session.audio(sequence, at_ms)
+        if with_video:
+            session.video(sequence, at_ms, key=True)
+        reported += [at_ms for data in session.receiver.tick(ZERO + at_ms * MS) if data[1] == rtp.RR]
+    assert reported == expected_ms
 
 
 def test_a_report_before_the_first_packet_is_not_lost() -> None:
