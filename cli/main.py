@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 class _Subcommands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(module.name for module in pkgutil.iter_modules(cli.__path__) if module.name != "main")
+        return sorted(module.name for module in pkgutil.iter_modules(cli.__path__) if module.name != "main" and module.name[0] != "_")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from urllib.parse import quote, unquote
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from recorder.tools import measure
 from recorder.tools.api_client import folder_storage
 from recorder.tools.content import tone_hz
+from recorder.tools.offline.merge import Options, merge
 from recorder.tools.publish import Publication, Publisher
 from recorder.tools.publish_media import Library, VideoCodec
 from tests.e2e import requests
@@ -133,6 +135,7 @@ async def test_everybody_is_recorded_alone(tmp_path: Path) -> None:
             merged_lists_name_every_slice(found)
         lips_match_voices(found)
         await a_browser_plays_them(found)
+        await asyncio.to_thread(they_can_be_merged, stored)
 
 
 def files(stored: Path) -> dict[tuple[int, str], Path]:
@@ -287,3 +290,25 @@ async def a_browser_plays_them(found: dict[tuple[int, str], Path]) -> None:
 
 def length(playlist: Path) -> float:
     return sum(end - begin for begin, end in spans(playlist))
+
+
+def they_can_be_merged(stored: Path) -> None:
+    """As long as everybody was there, and in sync within 20 ms at the start, in the middle and at the end."""
+    lasting: dict[int, list[float]] = {uid: [float("inf"), 0.0] for uid in CODECS}
+    for path in stored.glob("*_audio.m3u8"), stored.glob("*_video.m3u8"):
+        for playlist in path:
+            match = _NAME.fullmatch(playlist.name)
+            assert match
+            times = spans(playlist)
+            span = lasting[int(match["uid"])]
+            span[:] = min(span[0], times[0][0]), max(span[1], times[-1][1])
+    merge(stored, Options(mode=1))
+    for uid, codec in CODECS.items():
+        merged = stored / f"{uid}_0_merge{'.m4a' if uid == HEARD else '.mp4' if uid == SEEN else '_av.mp4'}"
+        assert measure.decode_errors([merged]) == []
+        assert measure.probe(merged).duration == pytest.approx(lasting[uid][1] - lasting[uid][0], abs=0.15)
+        if codec and uid not in (SEEN, TURNING):
+            offsets = measure.av_offsets(merged, tone_hz(uid))
+            third = len(offsets) // 3
+            for part in (offsets[:third], offsets[third : 2 * third], offsets[2 * third :]):
+                assert abs(median(part)) <= 0.02

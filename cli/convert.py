@@ -1,0 +1,46 @@
+"""`cloud-recorder convert`: recorded files in other formats."""
+
+from pathlib import Path
+from typing import cast
+
+import click
+
+from cli._progress import bars
+from recorder.tools.offline import OfflineError
+from recorder.tools.offline.convert import SOURCES, TARGETS, Target, convert, convert_folder
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("formats", nargs=-1, required=True, metavar="[FROM] TO")
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="name of the new file; default: the same with another suffix"
+)
+def command(*, source: Path, formats: tuple[str, ...], output: Path | None) -> None:
+    """Convert SOURCE, a file, to the format TO; or every file of the format FROM in the folder SOURCE.
+
+    \b
+    cloud-recorder convert recording.m3u8 mp4
+    cloud-recorder convert recordings/ ts mp3
+
+    FROM: ts, webm, mp4, m4a, aac, mp3, wav, m3u8. TO: mp4, mp3, wav, aac, m4a, ts. Media is copied where the format allows it.
+    """
+    wrong = []
+    if len(formats) != (2 if source.is_dir() else 1):
+        wrong.append("a folder needs FROM and TO" if source.is_dir() else "a file needs TO alone")
+    if formats[-1] not in TARGETS:
+        wrong.append(f"TO must be one of {', '.join(TARGETS)}")
+    if len(formats) == 2 and formats[0] not in SOURCES:
+        wrong.append(f"FROM must be one of {', '.join(SOURCES)}")
+    if output and source.is_dir():
+        wrong.append("-o is for a single file")
+    if wrong:
+        raise click.UsageError("; ".join(wrong))
+    target = cast(Target, formats[-1])
+    try:
+        with bars() as progress:
+            made = convert_folder(source, formats[0], target, progress) if source.is_dir() else [convert(source, target, output, progress)]
+    except OfflineError as error:
+        raise click.ClickException(str(error)) from error
+    for path in made:
+        click.echo(path)
