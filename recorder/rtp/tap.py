@@ -32,8 +32,8 @@ from recorder.rtp.srtp import Places, Unprotector
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01  # for who passes packets on
-RECORDING_TICK_SECONDS = 0.06  # for who only keeps them: waking up costs as much as twenty packets …
-VOICE_TICK_SECONDS = 0.1  # the same where only sound is received, whose packets are few; default latency minus default patience
+VOICE_TICK_SECONDS = 0.1  # for who keeps sound alone: default latency minus default patience
+RECORDING_TICK_SECONDS = 0.06  # for who keeps pictures, too: waking up costs as much as twenty packets …
 WAITING_TICK_SECONDS = 0.03  # … but while one is missing it shall soon be asked for
 _RECEIVE_BUFFER_BYTES = 2 << 20  # for what comes between two ticks, and while the event loop is busy; net.core.rmem_max limits it
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others

@@ -13,8 +13,9 @@ from recorder.worker.laying import Chunk, Layer
 
 log = logging.getLogger(__name__)
 
-_codec = attrgetter("codec")
 STARVED_NS = 2_000_000_000  # packets in without one sample out: the decoder is stuck
+
+_codec = attrgetter("codec")
 
 
 class Sound:
