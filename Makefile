@@ -54,8 +54,8 @@ format: $(DEV) ## let ruff fix and format the code
 
 test: system-packages ## everything: Debian packages (as root), checks and all tests (at most 20 minutes)
 	@$(MAKE) check
-	@$(BIN)/python -m pytest -m alone $(SUITES)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not alone' $(SUITES)
+	@$(BIN)/python -m pytest -m alone $(SUITES)
 
 bench: $(DEV) ## benchmarks (ONLY=name); one JSON object per line, also in build/bench.json
 	@$(BIN)/python -m tests.bench.run $(if $(ONLY),--only $(ONLY))

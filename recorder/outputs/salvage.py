@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _TS_PACKET = 188
 _TS_CLOCK_HZ = 90_000
 _TS_WRAP = 1 << 33  # ticks
+_LONGEST_UNIT = _TS_CLOCK_HZ // 5  # of sound; the muxer waits no longer for more
 
 _PART_INDEX = re.compile(r"_(\d+)\.mp4$")
 
@@ -130,8 +131,14 @@ def whole_units(data: bytes, start_ns: int) -> tuple[int, int]:
         if pending:
             times.setdefault(pending[0], []).append(pending[1])
         pending, last = (pid, (pts - start + _TS_WRAP // 2) % _TS_WRAP - _TS_WRAP // 2), at
-    newest = [sorted(stream)[-2:] for stream in times.values()]
-    end = max((two[-1] + two[-1] - two[0] for two in newest), default=0)
+    ends = []
+    for pid, stream in times.items():
+        before, newest = (sorted(stream)[-2:] * 2)[:2]
+        end = newest + newest - before
+        if pending and pending[0] == pid and pending[1] > newest:  # units of sound hold several frames, and not always as many
+            end = min(pending[1], max(end, newest + _LONGEST_UNIT))
+        ends.append(end)
+    end = max(ends, default=0)
     return (last, max(0, end) * 1_000_000_000 // _TS_CLOCK_HZ) if times else (0, 0)
 
 

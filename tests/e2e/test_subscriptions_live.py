@@ -23,7 +23,7 @@ from tests.service import Service, service
 
 UIDS = range(101, 111)
 ALL = frozenset(UIDS)
-PERIOD, SETTLING = 4.0, 1.6  # seconds: of each subscription, and until it has taken effect (a beep comes once a second)
+PERIOD, SETTLING = 5.0, 2.0  # seconds: of each subscription, and until it has taken effect (a beep comes once a second)
 
 Lists = dict[str, Any]
 

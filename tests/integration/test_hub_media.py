@@ -41,6 +41,7 @@ async def test_media_reaches_a_subscriber_whole(hub: str, codec: str, audio: Aud
         assert subscriber.keyframes(codec) >= 1
 
 
+@pytest.mark.alone  # publisher, hub and subscriber share one loop here: what holds it up shows as a difference of the clocks
 async def test_audio_and_video_reports_lie_on_one_clock(hub: str, library: Library) -> None:
     async with publishing(hub, 101, library), Subscriber(hub, 101) as subscriber:
         await until(lambda: len(subscriber.of("audio")) > 20 and len(subscriber.of("video")) > 20)

@@ -48,6 +48,15 @@ def test_a_slice_is_whole_up_to_its_last_frame_wherever_it_is_torn() -> None:
     assert whole_units(data[: 188 * 8] + bytes(188) + data[188 * 9 :], 0)[0] == starts[2]  # nothing after a hole is looked at
 
 
+def test_units_of_sound_need_not_be_equally_long() -> None:
+    begins = [0.0, 0.021, 0.128, 0.235]  # one frame, then five in each
+    data = b"".join(ts_packet(AUDIO, ticks(begin)) for begin in begins)
+    for count in (2, 3, 4):
+        assert abs(whole_units(data[: 188 * count], 0)[1] - begins[count - 1] * SECOND) < 20_000
+    after_a_pause = data + ts_packet(AUDIO, ticks(9.0))
+    assert whole_units(after_a_pause, 0)[1] / SECOND < 0.5
+
+
 def box(kind: bytes, size: int) -> bytes:
     return size.to_bytes(4, "big") + kind + bytes(size - 8)
 
