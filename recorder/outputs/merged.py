@@ -19,6 +19,7 @@ _MPD = "urn:mpeg:dash:schema:mpd:2011"
 _OURS = "urn:cloud-recorder:mpd:2026"  # elements that DASH does not know
 _ROTATE = re.compile(r"#EXT-X-AGORA-ROTATE:WIDTH=(?P<width>\d+),HEIGHT=(?P<height>\d+),ROTATE=(?P<rotate>\d+),TIME=(?P<time>\d+)")
 _START = re.compile(r"#EXT-X-AGORA-TRACK-EVENT:EVENT=START,TRACK_TYPE=(?:AUDIO|VIDEO),TIME=(?P<time>\d+)")
+_Told = list[tuple[str, dict[str, str]]]  # names and attributes of elements
 _BITS_STEP = 100_000  # bandwidth is told in such steps, so that the list changes seldom
 
 ET.register_namespace("", _MPD)
@@ -42,13 +43,14 @@ def mpd(video: Sequence[Slice], audio: Sequence[Slice], *, ended: bool) -> str:
     """The list of a participant whose slices are WebM; at least one of the two is not empty."""
     first_ms = min(item.start_ms for item in (*video, *audio))
     root = ET.Element(f"{{{_MPD}}}MPD", profiles="urn:mpeg:dash:profile:full:2011", minBufferTime="PT15S")
+    last_ms = max(item.start_ms + item.duration_ns / 1e6 for item in (*video, *audio))
     if ended:
-        last_ms = max(item.start_ms + item.duration_ns / 1e6 for item in (*video, *audio))
         root.set("type", "static")
         root.set("mediaPresentationDuration", f"PT{(last_ms - first_ms) / 1000:.3f}S")
     else:
         root.set("type", "dynamic")
-        root.set("availabilityStartTime", datetime.fromtimestamp(first_ms / 1000, UTC).isoformat(timespec="milliseconds"))
+        root.set("availabilityStartTime", _moment(first_ms))
+        root.set("publishTime", _moment(last_ms))  # the earliest that it can have been
         root.set("minimumUpdatePeriod", "PT15S")
     period = ET.SubElement(root, f"{{{_MPD}}}Period", id="0", start="PT0S")
     for kind, slices in (("video", video), ("audio", audio)):
@@ -59,16 +61,31 @@ def mpd(video: Sequence[Slice], audio: Sequence[Slice], *, ended: bool) -> str:
 
 
 def _adaptation_set(period: ET.Element, kind: Kind, slices: Sequence[Slice], zero_ms: int) -> None:
+    """A representation for each stretch of slices without a change: the schema lets foreign elements stand in front of a segment
+    list, not inside of it."""
     around = ET.SubElement(period, f"{{{_MPD}}}AdaptationSet", contentType=kind, mimeType=f"{kind}/webm")
-    representation = ET.SubElement(around, f"{{{_MPD}}}Representation", id=kind, bandwidth=str(_bandwidth(slices)))
-    segments = ET.SubElement(representation, f"{{{_MPD}}}SegmentList", timescale="1000")
-    times = ET.SubElement(segments, f"{{{_MPD}}}SegmentTimeline")
+    for number, (told, stretch) in enumerate(_stretches(slices)):
+        representation = ET.SubElement(
+            around, f"{{{_MPD}}}Representation", id=f"{kind}{number}", bandwidth=str(_bandwidth(stretch) or _BITS_STEP)
+        )
+        for name, attributes in told:
+            ET.SubElement(representation, f"{{{_OURS}}}{name}", attributes)
+        segments = ET.SubElement(representation, f"{{{_MPD}}}SegmentList", timescale="1000")
+        times = ET.SubElement(segments, f"{{{_MPD}}}SegmentTimeline")
+        for item in stretch:
+            ET.SubElement(times, f"{{{_MPD}}}S", t=str(item.start_ms - zero_ms), d=str(round(item.duration_ns / 1e6)))
+        for item in stretch:
+            ET.SubElement(segments, f"{{{_MPD}}}SegmentURL", media=quoted(item.name))
+
+
+def _stretches(slices: Sequence[Slice]) -> list[tuple[_Told, list[Slice]]]:
+    found: list[tuple[_Told, list[Slice]]] = []
     for item in slices:
-        ET.SubElement(times, f"{{{_MPD}}}S", t=str(item.start_ms - zero_ms), d=str(round(item.duration_ns / 1e6)))
-    for index, item in enumerate(slices):
-        for name, attributes in _told(item, first=index == 0):
-            ET.SubElement(segments, f"{{{_OURS}}}{name}", attributes)
-        ET.SubElement(segments, f"{{{_MPD}}}SegmentURL", media=quoted(item.name))
+        told = list(_told(item, first=not found))
+        if told:
+            found.append((told, []))
+        found[-1][1].append(item)
+    return found
 
 
 def _told(item: Slice, *, first: bool) -> Iterator[tuple[str, dict[str, str]]]:
@@ -80,6 +97,10 @@ def _told(item: Slice, *, first: bool) -> Iterator[tuple[str, dict[str, str]]]:
             yield "ExtRotate", match.groupdict()
         elif match := _START.fullmatch(tag):
             yield "ExtTrackEvent", {"event": "START", "time": match["time"]}
+
+
+def _moment(unix_ms: float) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _bandwidth(slices: Sequence[Slice]) -> int:

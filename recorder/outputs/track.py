@@ -78,6 +78,8 @@ class VideoTrackOutput:
         if cut:
             products += self._finish(frame.time_ns if frame.keyframe or cut == "forced" else self._end_ns)
             self._list.discontinuity |= cut in ("size", "codec")
+            if cut == "codec":
+                self._told = None  # the merged list of the new codec knows no size yet
         if not self._slice:
             if not self._may_begin(frame, cut):
                 self.dropped += 1

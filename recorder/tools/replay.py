@@ -87,9 +87,14 @@ class StraightLine:
         self._ended_ns = capture.description.ended_ns or 0
         self._pipeline = create(Surroundings(spec, settings, spool, _EPOCH, zero_utc_ns, report, lambda _track: None))
         self._now_ns = 0
-        audience = Audience(spec, self, on_lost=_never)
+        audience = Audience(
+            spec,
+            self,
+            receive=lambda wanted: self.player.subscribe(wanted),  # noqa: PLW0108  # it is created below
+            on_lost=_never,
+        )
         self.player = Player(capture, audience, patience_ns=settings.jitter_ms * 1_000_000)
-        self.player.subscribe(spec.subscription)
+        self.player.subscribe(audience.received)
 
     def run(self) -> int:
         """Play everything and close the files; returns the end of the recording, in ns on its timeline."""

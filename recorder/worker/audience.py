@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from recorder.channels import ChannelError
-from recorder.frames import EncodedFrame, Kind, Track
+from recorder.frames import EncodedFrame, Track
 from recorder.rtp.capture_writer import CaptureWriter
-from recorder.spec import RecordingSpec, Subscription
+from recorder.spec import RecordingSpec, Subscription, UidRule
 from recorder.worker.pipeline import Input, Joined, Left, Started, Stopped
+
+MOST_HEARD: Final = 49
+MOST_SEEN: Final = 32  # of the individual mode; of a composite's 49 the layout draws as many as it has places for
 
 
 class Inbox(Protocol):
@@ -16,16 +19,28 @@ class Inbox(Protocol):
 
 
 class Audience:
-    """A `Listener`. Calls come from the event loop."""
+    """A `Listener`. Calls come from the event loop.
+
+    Of more people than a recording takes the first who joined are recorded; when one of them leaves the next moves up.
+    """
 
     def __init__(
-        self, spec: RecordingSpec, media: Inbox, *, on_lost: Callable[[ChannelError], None], capture: CaptureWriter | None = None
+        self,
+        spec: RecordingSpec,
+        media: Inbox,
+        *,
+        receive: Callable[[Subscription], object],
+        on_lost: Callable[[ChannelError], None],
+        capture: CaptureWriter | None = None,
     ) -> None:
+        """`receive` is told whose media is to be received, whenever that changes."""
         self._spec = spec
         self._media = media
+        self._receive = receive
         self._on_lost = on_lost
         self._capture = capture
         self._subscription = spec.subscription
+        self._admitted = spec.subscription  # with at most as many people as are recorded
         self._people: dict[int, bool] = {}  # uid -> host, in join order
         self._tracks: set[Track] = set()
         self._empty_since: float | None = time.monotonic()
@@ -34,13 +49,18 @@ class Audience:
         """How long nobody who counts has been here: nobody at all, or no host in a live broadcast."""
         return 0.0 if self._empty_since is None else time.monotonic() - self._empty_since
 
+    @property
+    def received(self) -> Subscription:
+        """Whose media is to be received: nobody's of a kind that is not recorded."""
+        nobody = UidRule(kind="none")
+        return Subscription(
+            audio=self._admitted.audio if self._spec.audio else nobody, video=self._admitted.video if self._spec.video else nobody
+        )
+
     def subscribe(self, subscription: Subscription) -> None:
-        before, self._subscription = self._subscription, subscription
+        self._subscription = subscription
         self._media.put(subscription)
-        for track in self._tracks:
-            was, now = self._admits(track, before), self._admits(track, subscription)
-            if was != now:
-                self._media.put(Started(track) if now else Stopped(track))
+        self._admit()
 
     def participant_joined(self, uid: int, *, host: bool) -> None:
         if self._capture:
@@ -49,6 +69,7 @@ class Audience:
         self._note_presence()
         if host:
             self._media.put(Joined(uid))
+        self._admit()
 
     def participant_left(self, uid: int) -> None:
         if self._capture:
@@ -57,19 +78,20 @@ class Audience:
         self._note_presence()
         if host:
             self._media.put(Left(uid))
+        self._admit()
 
     def track_started(self, track: Track) -> None:
         if self._capture:
             self._capture.track_started(track.uid, track.kind, time.monotonic_ns())
         self._tracks.add(track)
-        if self._admits(track, self._subscription):
+        if _admits(self._admitted, track):
             self._media.put(Started(track))
 
     def track_stopped(self, track: Track) -> None:
         if self._capture:
             self._capture.track_stopped(track.uid, track.kind, time.monotonic_ns())
         self._tracks.discard(track)
-        if self._admits(track, self._subscription):
+        if _admits(self._admitted, track):
             self._media.put(Stopped(track))
 
     def frame(self, frame: EncodedFrame) -> None:
@@ -78,10 +100,24 @@ class Audience:
     def lost(self, error: ChannelError) -> None:
         self._on_lost(error)
 
-    def _admits(self, track: Track, subscription: Subscription) -> bool:
-        kind: Kind = track.kind
-        rule = subscription.audio if kind == "audio" else subscription.video
-        return rule.admits(track.uid)
+    def _admit(self) -> None:
+        """Find out anew who is recorded, and tell what that changes."""
+        before, before_received = self._admitted, self.received
+        most_seen = MOST_SEEN if self._spec.mode == "individual" else MOST_HEARD
+        self._admitted = Subscription(
+            audio=self._first(self._subscription.audio, MOST_HEARD), video=self._first(self._subscription.video, most_seen)
+        )
+        if self.received != before_received:
+            self._receive(self.received)
+        for track in self._tracks:
+            was, now = _admits(before, track), _admits(self._admitted, track)
+            if was != now:
+                self._media.put(Started(track) if now else Stopped(track))
+
+    def _first(self, rule: UidRule, most: int) -> UidRule:
+        """The rule itself unless it admits more people than `most`: then those who joined first."""
+        admitted = [uid for uid, host in self._people.items() if host and rule.admits(uid)]
+        return rule if len(admitted) <= most else UidRule(kind="only", uids=frozenset(admitted[:most]))
 
     def _note_presence(self) -> None:
         present = any(self._people.values()) if self._spec.live_broadcast else bool(self._people)
@@ -89,3 +125,8 @@ class Audience:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = time.monotonic()
+
+
+def _admits(subscription: Subscription, track: Track) -> bool:
+    rule = subscription.audio if track.kind == "audio" else subscription.video
+    return rule.admits(track.uid)

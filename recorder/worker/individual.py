@@ -15,6 +15,7 @@ from recorder.media import opus
 from recorder.media.decode import OPUS_DELAY_NS
 from recorder.media.encode import RATE, AudioEncoder, Packet
 from recorder.outputs.track import AudioTrackOutput, SoundForm, VideoTrackOutput
+from recorder.spec import Subscription
 from recorder.worker.laying import Chunk
 from recorder.worker.pipeline import NEVER, Input, Stopped, Surroundings
 from recorder.worker.snapshots import Snapshots
@@ -33,6 +34,8 @@ class Individual:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._shelf = around.shelf()
+        self._wanted = around.spec.subscription
+        self._wanted_since_ns = 0
         self._videos: dict[int, _VideoTrack] = {}
         self._voices: dict[int, _VoiceTrack] = {}
         self._held: dict[int, list[tuple[EncodedFrame, int]]] = {}  # sound that waits to know its form, with its arrival
@@ -43,7 +46,11 @@ class Individual:
             self._shots.take(item, now_ns)
         if not self._around.spec.files:
             return
-        if isinstance(item, EncodedFrame):
+        if isinstance(item, Subscription):
+            self._wanted, self._wanted_since_ns = item, now_ns
+        elif isinstance(item, EncodedFrame):
+            if self._is_unwanted(item):
+                return
             if item.track.kind == "video" and self._around.spec.video:
                 self._video(item.track.uid).write(item, now_ns)
                 self._release(item.track.uid)
@@ -77,6 +84,11 @@ class Individual:
                 self._release(uid)
             for track in self._tracks():
                 all_of_them.callback(track.close)
+
+    def _is_unwanted(self, frame: EncodedFrame) -> bool:
+        """It was captured after its subscription ended, and was on its way."""
+        rule = self._wanted.video if frame.track.kind == "video" else self._wanted.audio
+        return frame.time_ns >= self._wanted_since_ns and not rule.admits(frame.track.uid)
 
     def _tracks(self) -> Iterator["_VideoTrack | _VoiceTrack"]:
         return itertools.chain(self._videos.values(), self._voices.values())

@@ -83,7 +83,6 @@ class _Worker:
     def __init__(self, launch: Launch, spec: RecordingSpec, spool: RecordingSpool) -> None:
         self._settings = launch.settings
         self._spec = spec
-        self._subscription = spec.subscription
         self._link = AgentLink(
             launch.settings.agent_socket,
             hello(spec.sid, launch.epoch),
@@ -117,7 +116,13 @@ class _Worker:
             failed=self._media_failed,
             observe=self._chronicle.observe if self._chronicle else None,
         )
-        self._audience = Audience(spec, self._media, on_lost=self._channel_lost, capture=self._capture)
+        self._audience = Audience(
+            spec,
+            self._media,
+            receive=lambda wanted: self._connector.subscribe(wanted),  # noqa: PLW0108  # it is created below
+            on_lost=self._channel_lost,
+            capture=self._capture,
+        )
         self._connector: Connector = create(self._place(), spec, self._audience)
 
     async def run(self) -> None:
@@ -144,7 +149,7 @@ class _Worker:
             await self._until_the_end(joining)
             if joining.done():
                 await joining
-                self._connector.subscribe(self._subscription)
+                self._connector.subscribe(self._audience.received)
                 self._media.start()
                 self._link.report(PhaseChanged(phase="ready"))
                 await self._until_the_end()
@@ -194,9 +199,7 @@ class _Worker:
         if isinstance(command, Stop):
             self._end("complete", command.reason)
         elif isinstance(command, Subscribe):
-            self._subscription = command.subscription  # it may come before we have joined
-            self._audience.subscribe(command.subscription)
-            self._connector.subscribe(command.subscription)
+            self._audience.subscribe(command.subscription)  # it may come before we have joined
         elif isinstance(command, SetLayout):
             try:
                 check_layout(command.layout)

@@ -9,7 +9,7 @@ import pytest
 from recorder.frames import EncodedFrame, Track
 from recorder.outputs import TS_ZERO_NS
 from recorder.protocol import FileOpened, Slice
-from recorder.spec import RecordingSpec
+from recorder.spec import RecordingSpec, Subscription, UidRule
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
 from recorder.worker.pipeline import Joined, Started, Stopped
@@ -152,3 +152,23 @@ def test_original_makes_aac_of_what_no_transport_stream_can_hold(tmp_path: Path)
     pipeline.close(2 * SECOND)
     (only,) = _of(recorded, 101, "audio")
     assert measure.probe(recorded.path(only)).streams[0].codec == "aac"
+
+
+def test_nothing_is_written_that_was_captured_after_its_subscription_ended(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "spool")
+    pipeline = recorded.pipeline(_spec("default"), slice_seconds=60)
+    nobody, tracks = UidRule(kind="none"), (AUDIO, Track(101, "video"))
+    for frame in sorted(Person(101, end=6).frames(), key=lambda frame: frame.time_ns):
+        if frame.time_ns == 2 * SECOND and frame.track == AUDIO:
+            for item in (Subscription(audio=nobody, video=nobody), *map(Stopped, tracks)):
+                pipeline.take(item, 2 * SECOND)
+        if frame.time_ns == 4 * SECOND and frame.track == AUDIO:
+            for item in (Subscription(), *map(Started, tracks)):
+                pipeline.take(item, 4 * SECOND)
+        pipeline.take(frame, frame.time_ns + 20_000_000)
+    pipeline.close(6 * SECOND)
+    assert [round(onset) for onset in _beeps(recorded, 101) if onset > 0.5] == [1, 4, 5]
+    before, after = _of(recorded, 101, "video")
+    assert (before.start_ns + before.duration_ns) / SECOND == pytest.approx(2, abs=0.04)
+    assert (after.start_ns / SECOND, after.duration_ns / SECOND) == pytest.approx((4, 2), abs=0.04)
+    assert after.discontinuity

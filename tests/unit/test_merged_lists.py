@@ -64,9 +64,25 @@ def test_the_mpd_names_each_slice_on_a_line_of_its_own() -> None:
     assert [(s.get("t"), s.get("d")) for s in root.iter(f"{MPD}S")] == [("0", "15000"), ("15000", "15000"), ("0", "15000")]
 
 
+def test_what_the_mpd_says_of_a_slice_stands_before_it_where_the_schema_lets_it() -> None:
+    """ISO/IEC 23009-1: elements of other namespaces may end the head of a representation, and not stand between its segments."""
+    video = [part("video", number, "webm") for number in range(4)]
+    video[2] = part("video", 2, "webm", rotate(640, 360, 0, MS), rotate(640, 360, 90, MS + 1))
+    root = ET.fromstring(merged.mpd(video, [], ended=True))
+    stretches = list(root.iter(f"{MPD}Representation"))
+    assert [stretch.get("id") for stretch in stretches] == ["video0", "video1"]
+    heads = [[child.tag.rpartition("}")[2] for child in stretch] for stretch in stretches]
+    assert heads == [["ExtDiscontinuity", "SegmentList"], ["ExtRotate", "ExtRotate", "SegmentList"]]
+    for stretch, numbers in zip(stretches, ((0, 1), (2, 3)), strict=True):
+        (segments,) = stretch.iter(f"{MPD}SegmentList")
+        assert [child.tag for child in segments] == [f"{MPD}SegmentTimeline", f"{MPD}SegmentURL", f"{MPD}SegmentURL"]
+        assert [s.get("t") for s in segments.iter(f"{MPD}S")] == [str(number * 15_000) for number in numbers]
+
+
 def test_the_mpd_of_a_running_recording_says_so() -> None:
     root = ET.fromstring(merged.mpd([part("video", 0, "webm")], [], ended=False))
     assert (root.get("type"), root.get("availabilityStartTime")) == ("dynamic", "2023-11-14T22:13:20.000+00:00")
+    assert root.get("publishTime") == "2023-11-14T22:13:35.000+00:00"
 
 
 def test_only_playlists_of_tracks_are_taken_for_those() -> None:

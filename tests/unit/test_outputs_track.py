@@ -115,7 +115,7 @@ def test_a_codec_change_cuts_and_waits_for_a_keyframe(output: VideoTrackOutput) 
     assert (second.start_ns, second.duration_ns) == (120 * FRAME_NS, 30 * FRAME_NS)
     assert second.discontinuity
     assert second.name.endswith(".webm")
-    assert second.tags == ()
+    assert second.tags == ("#EXT-X-AGORA-ROTATE:WIDTH=640,HEIGHT=480,ROTATE=0,TIME=20231114221324800",)
     assert output.dropped == 20
 
 

@@ -39,7 +39,12 @@ class _Line:
         zero_utc_ns = capture.description.zero_utc_ns
         around = Surroundings(room.spec(), settings, RecordingSpool(folder), 1, zero_utc_ns, self.reports.append, lambda _track: None)
         self.composite = Composite(around)
-        audience = Audience(around.spec, self, on_lost=_fail)
+        audience = Audience(
+            around.spec,
+            self,
+            receive=lambda wanted: self._player.subscribe(wanted),  # noqa: PLW0108  # it is created below
+            on_lost=_fail,
+        )
         self._player = Player(capture, audience, patience_ns=settings.jitter_ms * 1_000_000)
 
     def put(self, item: Input) -> None:
