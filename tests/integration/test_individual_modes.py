@@ -12,7 +12,7 @@ from recorder.protocol import FileOpened, Slice
 from recorder.spec import RecordingSpec, Subscription, UidRule
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
-from recorder.worker.pipeline import Joined, Started, Stopped
+from recorder.worker.pipeline import Input, Joined, Started, Stopped
 from tests.integration.media import SECOND, Person, audio_loop
 from tests.integration.straight_line import Recorded, record
 
@@ -158,14 +158,12 @@ def test_nothing_is_written_that_was_captured_after_its_subscription_ended(tmp_p
     recorded = Recorded(tmp_path / "spool")
     pipeline = recorded.pipeline(_spec("default"), slice_seconds=60)
     nobody, tracks = UidRule(kind="none"), (AUDIO, Track(101, "video"))
-    for frame in sorted(Person(101, end=6).frames(), key=lambda frame: frame.time_ns):
-        if frame.time_ns == 2 * SECOND and frame.track == AUDIO:
-            for item in (Subscription(audio=nobody, video=nobody), *map(Stopped, tracks)):
-                pipeline.take(item, 2 * SECOND)
-        if frame.time_ns == 4 * SECOND and frame.track == AUDIO:
-            for item in (Subscription(), *map(Started, tracks)):
-                pipeline.take(item, 4 * SECOND)
-        pipeline.take(frame, frame.time_ns + 20_000_000)
+    ends: list[Input] = [Subscription(audio=nobody, video=nobody), *map(Stopped, tracks)]
+    begins: list[Input] = [Subscription(), *map(Started, tracks)]
+    items: list[tuple[int, Input]] = [(2 * SECOND, item) for item in ends] + [(4 * SECOND - 1, item) for item in begins]
+    items += [(frame.time_ns, frame) for frame in Person(101, end=6).frames()]
+    for time_ns, item in sorted(items, key=lambda pair: pair[0]):
+        pipeline.take(item, time_ns)
     pipeline.close(6 * SECOND)
     assert [round(onset) for onset in _beeps(recorded, 101) if onset > 0.5] == [1, 4, 5]
     before, after = _of(recorded, 101, "video")
