@@ -1,5 +1,6 @@
 """The meter against the examples of the original's price list, and what must hold whatever happens."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -274,7 +275,7 @@ def test_it_is_what_the_frames_say(steps: list[tuple[int, int, tuple[int, int] |
         if until - at <= GRACE_MS:
             spans.append((at, until, 230_400 if width * height == 225_280 else width * height))
     edges = sorted({begin_ms, end_ms, *(edge for span in spans for edge in span[:2])})
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in itertools.pairwise(edges):
         expected[category_of(sum(area for begin, end, area in spans if begin <= left and right <= end))] += right - left
     found = {category: round(length * 1000) for category, length in seconds(meter.close(end_ms)).items()}
     assert found == expected
