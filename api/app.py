@@ -20,12 +20,15 @@ from api.routes import mode_problem, ncs, router
 from api.schemas import responses
 from api.schemas.wire import explain
 from api.service import Service
+from api.usage import UsageReports
+from api.usage_routes import usage_router
 from recorder.metrics import REQUESTS, exposition
+from recorder.settings import Usage as UsageSettings
 
 AREAS: Final = ("na", "eu", "ap", "cn")  # path prefixes that some clients put in front; all lead here
 
 
-def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets) -> FastAPI:
+def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets, usage: UsageReports, usage_settings: UsageSettings) -> FastAPI:
     app = FastAPI(
         title="Cloud Recorder",
         docs_url=None,  # the page would load scripts from elsewhere
@@ -35,9 +38,11 @@ def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets) -> F
     )
     app.add_middleware(_Counted)
     app.state.service = service
+    app.state.usage = usage
+    app.state.usage_settings = usage_settings
     app.state.gatekeeper = gatekeeper
     app.state.rates = rates
-    for routes in (router, ncs):
+    for routes in (router, ncs, usage_router):
         app.include_router(routes)
         for area in AREAS:
             app.include_router(routes, prefix=f"/{area}", include_in_schema=False)

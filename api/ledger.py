@@ -10,7 +10,7 @@ from collections.abc import Callable
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api import lifecycle
+from api import lifecycle, usage
 from api.changes import Changes
 from api.lifecycle import Status
 from api.store import Store
@@ -97,6 +97,8 @@ class Ledger:
             case protocol.SliceStored(name=name, backup=backup):
                 stored = "backup" if backup else "customer"
                 await session.execute(update(Slice).where(Slice.sid == row.sid, Slice.name == name).values(stored=stored))
+            case protocol.Metered():
+                return await usage.note(session, row, event.body)
             case protocol.Warned(module=module, code=code, detail=detail):
                 log.warning("recording impaired", extra={"sid": row.sid, "fault_module": module, "code": code, "detail": detail})
             case protocol.ImageFailed(why=why, detail=detail):

@@ -20,6 +20,7 @@ from api.resource import ResourceIds
 from api.service import Patience, Service
 from api.stops import Stops
 from api.store import Store, open_store
+from api.usage import UsageReports
 from api.vault import Vault
 from recorder.settings import Settings
 
@@ -78,7 +79,13 @@ async def open_plane(
         async with bus.listening(), TaskGroup() as group:
             looking = group.create_task(recovery.run())
             yield ControlPlane(
-                app=create_app(service=service, gatekeeper=Gatekeeper(store, key), rates=rates),
+                app=create_app(
+                    service=service,
+                    gatekeeper=Gatekeeper(store, key),
+                    rates=rates,
+                    usage=UsageReports(store),
+                    usage_settings=settings.usage,
+                ),
                 probes=create_probes(ready=ready),
                 store=store,
                 bus=bus,

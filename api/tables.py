@@ -115,3 +115,22 @@ class SeenEvent(Table):
     sid: Mapped[str] = mapped_column(ForeignKey("recordings.sid"), primary_key=True)
     epoch: Mapped[int] = mapped_column(primary_key=True)
     sequence: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Usage(Table):
+    """How long the worker of an epoch has recorded in a category on a UTC day. It says whose by itself, to outlive its recording."""
+
+    __tablename__ = "usage"
+
+    sid: Mapped[str] = mapped_column(String(32), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)  # YYYY-MM-DD
+    category: Mapped[str] = mapped_column(String(16), primary_key=True)
+    customer_id: Mapped[str] = mapped_column(String(64))
+    app_id: Mapped[str] = mapped_column(String(64))
+    channel: Mapped[str] = mapped_column(String(64))
+    mode: Mapped[str] = mapped_column(String(16))
+    milliseconds: Mapped[int]
+
+
+Index("usage_of_customer", Usage.customer_id, Usage.day)

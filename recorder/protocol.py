@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from recorder.spec import Layout, Subscription
+from recorder.usage import Category
 
 Outcome = Literal["complete", "failed", "aborted", "limit_reached", "interrupted"]
 Reason = Literal[
@@ -106,6 +107,22 @@ class ImageFailed(_Message):
     detail: str = ""
 
 
+class UsedTime(_Message):
+    """Time that counts in one category on one UTC day."""
+
+    day: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
+    category: Category
+    milliseconds: int = Field(ge=0)
+
+
+class Metered(_Message):
+    """How long the worker of `epoch` has recorded so far, in all: the largest figure of a day and category holds."""
+
+    type: Literal["usage"] = "usage"
+    epoch: int
+    used: tuple[UsedTime, ...]
+
+
 class Ended(_Message):
     """The worker has written its last file."""
 
@@ -133,7 +150,7 @@ class Finished(_Message):
 
 
 EventBody = Annotated[
-    PhaseChanged | FileOpened | SliceCommitted | SliceStored | Warned | ImageFailed | Ended | WorkerLost | Finished,
+    PhaseChanged | FileOpened | SliceCommitted | SliceStored | Warned | ImageFailed | Metered | Ended | WorkerLost | Finished,
     Field(discriminator="type"),
 ]
 

@@ -11,11 +11,14 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from recorder.usage import Category
 
 # Linux allows 107 bytes in the path of a Unix socket, macOS 103.
 _SOCKET_PATH_LIMIT = 90
@@ -34,6 +37,7 @@ def _address(text: str) -> str:
     return text
 
 
+Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 
 
@@ -91,6 +95,13 @@ class Recording(_Section):
     capture_megabytes: int = Field(1024, ge=1, description="longest capture of one worker; then it ends and the recording goes on")
 
 
+class Usage(_Section):
+    report_seconds: float = Field(10, gt=0, description="a worker that is killed loses so much of its usage, and 3 s more")
+    prices: dict[Category, Price] = Field(default_factory=dict, description="category → price of a minute; none: no money is shown")
+    currency: str = Field("", max_length=16, description="shown beside money")
+    merge_above_hd: bool = Field(False, description="one category hd+ in place of fhd, 2k and 2k+")
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CLOUD_RECORDER_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
@@ -101,6 +112,7 @@ class Settings(BaseSettings):
     hub: Hub = Hub()
     agent: Agent = Agent()
     recording: Recording = Recording()
+    usage: Usage = Usage()
 
     @property
     def spool_dir(self) -> Path:

@@ -29,6 +29,7 @@ from recorder.protocol import (
     Finished,
     ImageReady,
     Message,
+    Metered,
     PhaseChanged,
     Reason,
     Refused,
@@ -90,6 +91,7 @@ class Recording:
         self._events = EventLog(sid, spool.uploads, history)
         self._uploads = Uploads(spool, self._events.emit, slices=history.slices, stored=history.stored)
         self._images = Images(spool.folder, node.images.fetch, tell=self._hand_over, emit=self._events.emit)
+        self._metered: Metered | None = None  # as told last
         self._supervisor = Supervisor(sid, node.timing)
         self._spec: RecordingSpec | None = None
         self._changes: dict[str, object] = {}  # what the customer changed of it in this life
@@ -409,6 +411,10 @@ class Recording:
                 if reason == "shutdown" and asked:  # SIGTERM is a rung of the ladder
                     body = body.model_copy(update={"reason": asked})
                 self._ended = body
+            case Metered():
+                if body == self._metered:
+                    return
+                self._metered = body
             case PhaseChanged() | Warned():
                 pass
             case _:
@@ -487,6 +493,8 @@ def _bodies(records: Iterable[Record]) -> Iterable[EventBody]:
                     yield SliceCommitted(slice=Slice.model_validate(record))
                 case "file":
                     yield FileOpened.model_validate(record)
+                case "usage":
+                    yield Metered.model_validate(record)
                 case "ended":
                     yield Ended.model_validate(record)
         except ValidationError:

@@ -8,6 +8,7 @@ from recorder.channels import ChannelError
 from recorder.frames import EncodedFrame, Track
 from recorder.rtp.capture_writer import CaptureWriter
 from recorder.spec import RecordingSpec, Subscription, UidRule
+from recorder.worker.metering import Metering
 from recorder.worker.pipeline import Input, Joined, Left, Started, Stopped
 
 MOST_HEARD: Final = 49
@@ -32,6 +33,7 @@ class Audience:
         receive: Callable[[Subscription], object],
         on_lost: Callable[[ChannelError], None],
         capture: CaptureWriter | None = None,
+        metering: Metering | None = None,
     ) -> None:
         """`receive` is told whose media is to be received, whenever that changes."""
         self._spec = spec
@@ -39,6 +41,7 @@ class Audience:
         self._receive = receive
         self._on_lost = on_lost
         self._capture = capture
+        self._metering = metering
         self._subscription = spec.subscription
         self._admitted = spec.subscription  # with at most as many people as are recorded
         self._people: dict[int, bool] = {}  # uid -> host, in join order
@@ -95,6 +98,8 @@ class Audience:
             self._media.put(Stopped(track))
 
     def frame(self, frame: EncodedFrame) -> None:
+        if self._metering and _admits(self._admitted, frame.track):
+            self._metering.frame(frame)
         self._media.put(frame)
 
     def lost(self, error: ChannelError) -> None:

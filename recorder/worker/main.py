@@ -21,6 +21,7 @@ from recorder.protocol import (
     EventBody,
     ImageReady,
     Message,
+    Metered,
     Outcome,
     PhaseChanged,
     Reason,
@@ -37,6 +38,7 @@ from recorder.worker.audience import Audience
 from recorder.worker.chronicle import Chronicle
 from recorder.worker.launch import Launch
 from recorder.worker.media_thread import MediaThread
+from recorder.worker.metering import Metering
 from recorder.worker.pipeline import ImageLoaded, Surroundings, check_layout
 from recorder.worker.salvage import salvage
 from recorder.worker.scenery import read_pixels
@@ -116,12 +118,21 @@ class _Worker:
             failed=self._media_failed,
             observe=self._chronicle.observe if self._chronicle else None,
         )
+        self._metering = Metering(
+            spec,
+            launch.epoch,
+            report_seconds=launch.settings.usage.report_seconds,
+            report=self._link.report,
+            now_ms=lambda: (self._zero_utc_ns + self._now_ns()) // 1_000_000,
+        )
+        self._metered: Metered | None = None  # of all the time of this worker, when it has ended
         self._audience = Audience(
             spec,
             self._media,
             receive=lambda wanted: self._connector.subscribe(wanted),  # noqa: PLW0108  # it is created below
             on_lost=self._channel_lost,
             capture=self._capture,
+            metering=self._metering,
         )
         self._connector: Connector = create(self._place(), spec, self._audience)
 
@@ -131,10 +142,11 @@ class _Worker:
         line = asyncio.create_task(self._link.run())
         try:
             outcome, reason, detail = await self._record()
-            ended = Ended(outcome=outcome, reason=reason, detail=detail)
-            with contextlib.suppress(SpoolError):  # the disk has failed; the agent hears it by the line
-                self._spool.append(ended.model_dump(mode="json"))
-            self._link.report(ended)
+            last = (*((self._metered,) if self._metered else ()), Ended(outcome=outcome, reason=reason, detail=detail))
+            for body in last:
+                with contextlib.suppress(SpoolError):  # the disk has failed; the agent hears it by the line
+                    self._spool.append(body.model_dump(mode="json"))
+                self._link.report(body)
             with contextlib.suppress(TimeoutError):  # the journal has it; an agent that comes back later reads it there
                 await asyncio.wait_for(self._link.delivered(), max(1.0, self._link.lease_left))
         finally:
@@ -151,6 +163,7 @@ class _Worker:
                 await joining
                 self._connector.subscribe(self._audience.received)
                 self._media.start()
+                self._metering.begin()
                 self._link.report(PhaseChanged(phase="ready"))
                 await self._until_the_end()
                 self._link.report(PhaseChanged(phase="stopping"))
@@ -179,6 +192,7 @@ class _Worker:
             await asyncio.wait(waits, timeout=_SUPERVISE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not joining and self._audience.idle_seconds() >= self._spec.max_idle_seconds:
                 self._end("complete", "idle")
+            self._metering.tell_when_due()
             if self._link.lease_left <= 0:
                 self._end("interrupted", "shutdown", "the agent is gone", hurried=True)
             if time.monotonic() >= self._figures_due:
@@ -191,6 +205,7 @@ class _Worker:
             self._hurried = hurried
             log.info("ending", extra={"reason": reason})
             self._media.end_now()
+            self._metered = self._metering.end()
             self._ending.set_result((outcome, reason, detail))
 
     async def _obey(self, command: Command) -> Message:

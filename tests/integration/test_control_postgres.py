@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from api.store import open_store
-from recorder.protocol import Done, Event, PhaseChanged
+from recorder.protocol import Done, Event, Metered, PhaseChanged, UsedTime
 from recorder.settings import Settings
 from tests.contract.conftest import a_deployment, eventually, open_world
 
@@ -106,3 +106,27 @@ async def test_two_control_planes_share_the_state(database_url: str, tmp_path: P
             repeated = await other.caller.start(task.resource)
             assert (repeated.status_code, repeated.json()["sid"]) == (201, task.sid)
             assert (await other.caller.start(await other.caller.resource())).json()["code"] == 53
+
+
+async def test_usage_is_summed_and_paged(database_url: str, tmp_path: Path) -> None:
+    async with open_world(a_deployment(tmp_path / "data", database_url=database_url)) as world, world.agent() as agent:
+        for cname in ("B", "a"):
+            world.caller.cname = cname
+            task = await world.caller.started()
+            await eventually(lambda sid=task.sid: sid in agent.claimed)  # type: ignore[misc]  # mypy cannot infer such a lambda
+            for milliseconds in (2000, 1000, 2000):
+                days = ("2026-02-28", "2026-03-01")
+                used = tuple(UsedTime(day=day, category="hd", milliseconds=milliseconds) for day in days)
+                assert await agent.emit(task.sid, Metered(epoch=1, used=used)) == Done()
+        for groups, count in (("month", 2), ("day", 2), ("app", 1), ("channel", 2), ("session", 2), ("channel,month,day", 4)):
+            query = {"from": "2026-01-01", "to": "2026-12-31", "groupBy": groups, "limit": "1"}
+            rows = []
+            while True:
+                page = (await world.caller.http.get("/v1/ext/usage", params=query)).json()
+                rows += page["rows"]
+                if "next" not in page:
+                    break
+                query["after"] = page["next"]
+            assert len(rows) == count
+            assert sum(row["seconds"]["hd"] for row in rows) == 8
+            assert [month["minutes"] for month in page["months"]] == [{"hd": 1}] * 2
