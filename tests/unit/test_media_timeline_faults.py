@@ -270,7 +270,9 @@ def _streams(draw: st.DrawFn) -> list[tuple[int, int, int | None]]:
         media += draw(st.sampled_from([1, 20, 20, 20, 33, 400, 5_000])) * MS
         delay = draw(st.sampled_from([0, 1, 5, 30, 150, 700]))
         busy_until = max(busy_until, media + delay * MS)  # packets arrive in order
-        report = draw(st.sampled_from([None, None, None, 0, 3, -40, 250, 3_600_000, -(10**12)]))  # with the longest delay less than a second
+        report = draw(
+            st.sampled_from([None, None, None, 0, 3, -40, 250, 3_600_000, -(10**12)])
+        )  # with the longest delay less than a second
         packets.append((media, busy_until, report))
     return packets
 
