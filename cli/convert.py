@@ -6,6 +6,7 @@ from typing import cast
 import click
 
 from cli._progress import bars
+from recorder import log as logs
 from recorder.tools.offline import OfflineError
 from recorder.tools.offline.convert import SOURCES, TARGETS, Target, convert, convert_folder
 
@@ -23,7 +24,7 @@ def command(*, source: Path, formats: tuple[str, ...], output: Path | None) -> N
     cloud-recorder convert recording.m3u8 mp4
     cloud-recorder convert recordings/ ts mp3
 
-    FROM: ts, webm, mp4, m4a, aac, mp3, wav, m3u8. TO: mp4, mp3, wav, aac, m4a, ts. Media is copied where the format allows it.
+    FROM: ts, webm, m3u8, mpd, mp4, m4a, aac, mp3, wav. TO: mp4, m4a, mp3, wav, aac, ts. Media is copied where the format allows it.
     """
     wrong = []
     if len(formats) != (2 if source.is_dir() else 1):
@@ -32,10 +33,13 @@ def command(*, source: Path, formats: tuple[str, ...], output: Path | None) -> N
         wrong.append(f"TO must be one of {', '.join(TARGETS)}")
     if len(formats) == 2 and formats[0] not in SOURCES:
         wrong.append(f"FROM must be one of {', '.join(SOURCES)}")
+    if len(formats) == 2 and formats[0] == formats[1]:
+        wrong.append("FROM and TO are the same")
     if output and source.is_dir():
         wrong.append("-o is for a single file")
     if wrong:
         raise click.UsageError("; ".join(wrong))
+    logs.configure("WARNING", json_lines=False)
     target = cast(Target, formats[-1])
     try:
         with bars() as progress:

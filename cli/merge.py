@@ -1,4 +1,4 @@
-"""`cloud-recorder merge`: files that any player takes, from the slices of recordings."""
+"""`cloud-recorder merge`: files that any player takes, from the slices of finished recordings."""
 
 from pathlib import Path
 from typing import Any
@@ -8,94 +8,82 @@ import click
 from cli._progress import bars
 from recorder import log as logs
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.merge import Options, merge
+from recorder.tools.offline.merge import merge
+from recorder.tools.offline.options import ALL, PICTURES, SEGMENTS, SOUND, Options, v2_size
 
-_MODES = {"auto": 1, "audio_video": 1, "audio_only": 2, "video_only": 3}
-_LEAST_FPS, _MOST_FPS = 5, 120
-
-
-def _fps(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
-    if value is not None and value > _MOST_FPS:
-        raise click.BadParameter(f"at most {_MOST_FPS}")
-    return None if value is None else max(_LEAST_FPS, value)
+_MODES = {"auto": ALL, "audio_video": ALL, "audio_only": SOUND, "video_only": PICTURES}
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command()
+@click.option("-f", "folder", type=_FOLDER, metavar="DIR", help="folder with lists and slices; the files are made in it")
+@click.option("--dir", "v2_folder", type=_FOLDER, metavar="DIR", help="the same, with -m 1 for a default")
 @click.option(
-    "-f",
-    "--dir",
-    "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="folder with lists and slices",
-)
-@click.option(
-    "-m",
-    "mode",
-    type=click.IntRange(0, 3),
-    help="0: each recording segment of a participant (default); 1: all of a participant in one file; 2: its sound; 3: its pictures",
+    "-m", "mode", type=int, metavar="0-3", help="0: each recording segment of a participant (default); 1: all; 2: sound; 3: video"
 )
 @click.option("--avtype", type=click.Choice(list(_MODES)), help="as -m 1, 1, 2, 3")
-@click.option("--recording_mode", type=click.Choice(["individual", "mix", "web"]), default="individual", show_default=True)
-@click.option("-s", "drop_absences", is_flag=True, help="leave out the time a participant was away; without it the last picture stays")
+@click.option("--recording_mode", type=click.Choice(["individual", "mix", "web"]), help="default: individual")
+@click.option("-s", "drop_absences", is_flag=True, help="leave out the time a participant was away; else the last picture stays")
 @click.option(
     "--fill_strategy",
     "fill",
     type=click.Choice(["duplicate_prev", "black_frame"]),
     default="duplicate_prev",
     show_default=True,
-    help="what is seen while a participant is away",
+    help="what is seen while no video comes",
 )
-@click.option("-p", "--video_framerate", "fps", type=int, callback=_fps, help="pictures per second, 5 to 120; default: the source's")
-@click.option("-r", "size", type=click.IntRange(16, 4096), nargs=2, help="width and height; default: the source's largest")
-@click.option("--width", type=click.IntRange(120, 1920))
-@click.option("--height", type=click.IntRange(120, 1080))
-@click.option("--video_bitrate", "kbps", type=click.IntRange(50, 6300), help="kbit/s; default: the source's")
-@click.option("-u", "--uid", type=click.IntRange(1, 2**32 - 1), help="only this participant")
+@click.option("-p", "--video_framerate", "fps", type=int, metavar="FPS", help="5 to 120; default: the source's")
+@click.option("-r", "size", type=int, nargs=2, metavar="W H", help="size; default: the source's largest")
+@click.option("--width", type=int, help="120 to 1920, with --height")
+@click.option("--height", type=int, help="120 to 1080, with --width")
+@click.option("--video_bitrate", "kbps", type=int, metavar="KBPS", help="50 to 6300; default: the source's")
+@click.option("-u", "--uid", type=int, help="only this participant")
 @click.option("-a", "also_sound", is_flag=True, help="also the sound of each segment as M4A")
-@click.option("-c", "shots_ms", type=click.IntRange(1), metavar="MS", help="also a JPG every MS milliseconds")
-@click.option("-b", "begin_s", type=click.FloatRange(0), metavar="SECONDS", help="begin there; makes one file for a participant")
-@click.option("-t", "length_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="only so long, from -b on")
+@click.option("-c", "shots_ms", type=int, metavar="MS", help="also a JPG every MS milliseconds")
+@click.option("-b", "begin_s", type=float, metavar="SEC", help="begin there; makes one file for each participant")
+@click.option("-t", "length_s", type=float, metavar="SEC", help="only so long, from -b on")
 @click.option("-o", "output", metavar="NAME", help="name of the file; with -u")
 @click.option("-e", "each_slice", is_flag=True, help="also an MP4 or M4A of each TS slice")
-@click.option("--compat", is_flag=True, help="the original tool's defaults: 15 pictures per second, always encoded")
-@click.option("--ignore-missing", is_flag=True, help="treat missing slices as absence; without it they are an error")
+@click.option("--ignore-missing", is_flag=True, help="slices that are missing or broken are absences; else they are an error")
+@click.option("--compat", is_flag=True, help="as the original tool: 15 FPS, always encoded; writes convert.log and convert-done.txt")
 def command(
     *,
-    folder: Path,
+    folder: Path | None,
+    v2_folder: Path | None,
     mode: int | None,
     avtype: str | None,
-    recording_mode: str,
+    recording_mode: str | None,
+    size: tuple[int, int] | None,
     width: int | None,
     height: int | None,
-    size: tuple[int, int] | None,
-    **others: Any,
+    **others: Any,  # fields of `Options`
 ) -> None:
-    """Merge the slices of finished recordings in a folder into MP4 and M4A files beside them.
+    """Merge the slices of finished recordings into MP4 and M4A files beside them.
 
-    Media is copied unless an option or the media itself asks for encoding. Options are those of the original's convert.py and convert_v2.
+    Media is copied unless an option, or the media itself, asks for encoding. The options are those of the original's convert.py
+    and convert_v2.
     """
     wrong = []
+    where = folder or v2_folder
+    if where is None or (folder and v2_folder):
+        wrong.append("-f or --dir names the folder: give one of them")
     if mode is not None and avtype is not None:
         wrong.append("-m and --avtype say the same: give one of them")
-    if (width is None) != (height is None):
-        wrong.append("--width and --height go together")
-    if size and width:
-        wrong.append("-r and --width/--height say the same: give one of them")
-    if recording_mode != "individual" and mode == 0:
-        wrong.append("-m 0 is for individual recordings")
-    chosen = _MODES[avtype] if avtype else mode
-    if chosen is None:
-        chosen = 0 if recording_mode == "individual" else 1
-    wanted_size = size or ((width, height) if width and height else None)
-    options = Options(mode=chosen, composite=recording_mode != "individual", size=wanted_size, **others)
+    if size and (width is not None or height is not None):
+        wrong.append("-r and --width with --height say the same: give one of them")
+    wrong += v2_size(width, height)
+    composite = recording_mode in ("mix", "web")
+    if mode is None:
+        mode = _MODES[avtype or "auto"] if avtype or recording_mode or v2_folder else SEGMENTS
+    size = size or ((width, height) if width is not None and height is not None else None)
+    options = Options(mode=mode, composite=composite, size=size, **others)
     wrong += options.problems()
-    if wrong:
+    if wrong or where is None:
         raise click.UsageError("; ".join(wrong))
     logs.configure("WARNING", json_lines=False)
     try:
         with bars() as progress:
-            made = merge(folder, options, progress)
+            made = merge(where, options, progress)
     except OfflineError as error:
         raise click.ClickException(str(error)) from error
     for path in made:

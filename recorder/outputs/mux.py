@@ -39,6 +39,10 @@ _FRAGMENTED_MP4_OPTIONS = {
     "movflags": "empty_moov+delay_moov+default_base_moof",
     "frag_duration": "1000000",  # µs
 }
+_WHOLE_MP4_OPTIONS = {
+    "movflags": "faststart",
+    "flush_packets": "0",
+}
 _SHARED_OPTIONS = {
     "flush_packets": "1",  # what a killed process leaves ends with the last whole packet
     "max_interleave_delta": "1",  # µs: packets come in order and must not wait for the other stream
@@ -107,21 +111,22 @@ class WebmFile:
 class Mp4File:
     """One MP4 part of H.264 and AAC (ADTS): fragmented while it is open, to be rewritten by `index_in_front`.
 
-    `origin_ns` is the moment of the recording that is zero in the file. A sound packet before it (the priming of the
-    decoder) is hidden by the edit list.
+    `origin_ns` is the moment of the recording that is zero in the file. What lies before it (the priming of the sound's
+    decoder) is hidden by the edit list. `fragmented` False: worth nothing before it is closed, and has its index in front then.
     """
 
-    def __init__(self, path: Path, *, origin_ns: int, size: tuple[int, int] | None, audio: bool) -> None:
+    def __init__(self, path: Path, *, origin_ns: int, size: tuple[int, int] | None, audio: bool, fragmented: bool = True) -> None:
         self._path = path
         self._origin_ns = origin_ns
-        self._muxer = _Muxer(path, "mp4", _FRAGMENTED_MP4_OPTIONS)
+        self._muxer = _Muxer(path, "mp4", _FRAGMENTED_MP4_OPTIONS if fragmented else _WHOLE_MP4_OPTIONS)
         self._video = self._muxer.add_video("h264", step_ns=11_112, width=size[0], height=size[1], exact=True) if size else None
         self._audio = self._muxer.add_audio(bare=True) if audio else None
 
-    def write_video(self, data: bytes, time_ns: int, *, keyframe: bool, duration_ns: int) -> None:
+    def write_video(self, data: bytes, time_ns: int, *, keyframe: bool, duration_ns: int, early_ns: int = 0) -> None:
+        """`early_ns`: by how much it is decoded before it is shown."""
         assert self._video
         time_ns -= self._origin_ns
-        self._video.write(data, time_ns, time_ns, keyframe=keyframe, duration_ns=duration_ns)
+        self._video.write(data, time_ns, time_ns - early_ns, keyframe=keyframe, duration_ns=duration_ns)
 
     def write_audio(self, data: bytes, time_ns: int) -> None:
         assert self._audio

@@ -1,6 +1,7 @@
 """Offline tools: from the lists and slices of a finished recording to files that any player takes.
 
-`lists` finds what is there, `timeline` places it on the wall clock, `media` reads and writes it, `merge` and `convert` are the tools.
+`lists` finds what a folder holds, `timeline` places it, `media` reads it, `sound` and `pictures` copy or encode it, `output` writes
+it. `merge`, `shots` and `convert` are the tools. Times are integer nanoseconds: of Unix time in lists, of the output elsewhere.
 """
 
 

@@ -1,65 +1,55 @@
-"""Converts single files, or all of one format in a folder, to another format: copied where the format allows it."""
+"""Converts single files, or all of one format in a folder, to another format: copied where the format can hold it as it is."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import av
-from av.container import InputContainer, OutputContainer
-from av.error import FFmpegError
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.stream import Stream
-from av.video.stream import VideoStream
 
+from recorder.media.encode import RATE
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.merge import merge_list
+from recorder.tools.offline.lists import Piece, Source, source_of
+from recorder.tools.offline.media import SECOND, Facts, Samples, look, opened, single
+from recorder.tools.offline.merge import merge_source
+from recorder.tools.offline.output import Progress, whole
+from recorder.tools.offline.sound import copied, copyable_channels, encoded_channels, laid
+from recorder.tools.offline.timeline import Axis, segments
 
 Target = Literal["mp4", "mp3", "wav", "aac", "m4a", "ts"]
-TARGETS: Final[tuple[Target, ...]] = ("mp4", "mp3", "wav", "aac", "m4a", "ts")
-SOURCES: Final = ("ts", "webm", "mp4", "m4a", "aac", "mp3", "wav", "m3u8")
+TARGETS: Final[tuple[Target, ...]] = ("mp4", "m4a", "mp3", "wav", "aac", "ts")
+SOURCES: Final = ("ts", "webm", "m3u8", "mpd", "mp4", "m4a", "aac", "mp3", "wav")
 
-_FORMATS: Final = {"mp4": "mp4", "m4a": "ipod", "mp3": "mp3", "wav": "wav", "aac": "adts", "ts": "mpegts"}
-_OPTIONS: Final = {"mp4": {"movflags": "faststart"}, "m4a": {"movflags": "faststart"}}
-_VIDEO: Final = {"mp4": {"h264"}, "ts": {"h264"}}  # what these hold as it is; else H.264 is made
-_AUDIO: Final = {
-    "mp4": ({"aac"}, "aac"),
-    "m4a": ({"aac"}, "aac"),
-    "aac": ({"aac"}, "aac"),
-    "ts": ({"aac"}, "aac"),
-    "mp3": ({"mp3"}, "libmp3lame"),
-    "wav": ({"pcm_s16le"}, "pcm_s16le"),
-}
-_SECOND: Final = 1_000_000_000
-
-Progress = Callable[[str, int, int], None]  # file, how far in ns, of how many
+_LISTS: Final = (".m3u8", ".mpd")
+_SLICES: Final = (".ts", ".webm", *_LISTS)
+_ENCODERS: Final = {"mp3": ("mp3", "libmp3lame", 128_000), "wav": ("wav", "pcm_s16le", None), "aac": ("adts", "aac", 128_000)}
+_MUXERS: Final = {"mp4": "mp4", "m4a": "mp4", "ts": "mpegts", "aac": "adts"}
+_HOLD: Final = {"mp4": {"h264", "aac"}, "m4a": {"aac"}, "ts": {"h264", "aac"}, "aac": {"aac"}}  # what is copied into them
 
 
 def convert(source: Path, target: Target, output: Path | None = None, progress: Progress = lambda *_: None) -> Path:
     """Write `source` in another format beside it, or as `output`; returns the file.
 
     Raises:
-        OfflineError: it cannot be read, or holds nothing of what the format is for.
+        OfflineError: it cannot be read, or holds nothing that the format is for.
     """
     output = output or source.with_suffix(f".{target}")
-    if output == source:
+    if source.suffix[1:] not in SOURCES:
+        raise OfflineError(f"{source.name} has none of the formats {', '.join(SOURCES)}")
+    if output.exists() and output.samefile(source):
         raise OfflineError(f"{source.name} has this format already")
-    if source.suffix == ".m3u8":  # libav would open whatever it names, wherever that is
-        if target not in ("mp4", "m4a"):
-            raise OfflineError("a playlist can be converted to mp4 and m4a")
-        merge_list(source, output, progress)
+    if target in _MUXERS and source.suffix not in _SLICES and _copied(source, target, output, progress):
         return output
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with (
-            av.open(f"file:{source}") as old,
-            av.open(f"file:{part}", "w", format=_FORMATS[target], options=_OPTIONS.get(target, {})) as new,
-        ):
-            _convert(old, new, target, source.name, progress)
-        part.replace(output)
-    except FFmpegError as error:
-        raise OfflineError(f"{source.name} cannot be converted: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    if target in ("mp4", "m4a"):
+        merge_source(_source(source), output, progress, video=target == "mp4")
+    elif target in _ENCODERS:
+        _encoded(source, target, output, progress)
+    else:
+        raise OfflineError(f"{source.name} holds nothing that a .{target} could be made of")
     return output
 
 
@@ -67,65 +57,101 @@ def convert_folder(folder: Path, source: str, target: Target, progress: Progress
     """Every file of one format in the folder, under its name with the new suffix.
 
     Raises:
-        OfflineError: there is none, or one of them cannot be converted; those before it are done.
+        OfflineError: there is none; or some cannot be converted, when all others are done.
     """
     found = sorted(path for path in folder.iterdir() if path.suffix == f".{source}" and not path.name.startswith("."))
     if not found:
         raise OfflineError(f"there is no .{source} file in {folder}")
-    return [convert(path, target, progress=progress) for path in found]
+    made, wrong = [], []
+    for path in found:
+        try:
+            made.append(convert(path, target, progress=progress))
+        except OfflineError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise OfflineError("; ".join(wrong))
+    return made
 
 
-def _convert(old: InputContainer, new: OutputContainer, target: Target, name: str, progress: Progress) -> None:
-    makers = [_maker(stream, new, target) for stream in (*old.streams.video[:1], *old.streams.audio[:1])]
-    tracks = {stream.index: write for stream, write in makers if write}
-    if not tracks:
-        raise OfflineError(f"{name} holds nothing that .{target} is for")
-    length_ns = (old.duration or 0) * 1000
-    chosen = [old.streams[index] for index in tracks]
-    for packet in old.demux(chosen):
-        tracks[packet.stream_index](packet)
-        if packet.pts is not None and packet.time_base:
-            progress(name, round(packet.pts * packet.time_base * _SECOND) - (old.start_time or 0) * 1000, length_ns)
-    progress(name, length_ns, length_ns)
+def _source(path: Path) -> Source:
+    """A list, or a file that stands for itself."""
+    if path.suffix in _LISTS:
+        return source_of(path)
+    piece = single(path)
+    return Source("", None, (piece,), (piece,))
 
 
-def _maker(stream: Any, new: OutputContainer, target: Target) -> tuple[Stream, Callable[[Any], None] | None]:
-    """What takes the packets of a stream; None: the format has no place for it."""
-    is_video = isinstance(stream, VideoStream)
-    if is_video and target not in _VIDEO:
-        return stream, None
-    keeps, encoder = (_VIDEO[target], "libx264") if is_video else _AUDIO[target]
-    if stream.codec_context.name in keeps and not (target == "aac" and stream.codec_context.extradata):
-        return stream, _copier(new.add_stream_from_template(stream, opaque=True), new)
-    return stream, _encoder(stream, new, encoder)
+# ---- copied ------------------------------------------------------------------------------------------------------
 
 
-def _copier(made: Any, new: OutputContainer) -> Callable[[Any], None]:
-    def copy(packet: Any) -> None:
-        if packet.dts is not None:
-            packet.stream = made
-            new.mux(packet)
+def _copied(source: Path, target: str, output: Path, progress: Progress) -> bool:
+    """Copy what `target` can hold from one container to another; False: that is not all that it should hold."""
+    with opened(source) as old:
+        streams: list[Stream] = [*(old.streams.video[:1] if "h264" in _HOLD[target] else ()), *old.streams.audio[:1]]
+        if not streams or not all(stream.codec_context and stream.codec_context.name in _HOLD[target] for stream in streams):
+            return False
+        with whole(output) as part, av.open(f"file:{part}", "w", format=_MUXERS[target], options=_options(target)) as new:
+            copies = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in streams}
+            first = Fraction(old.start_time or 0, av.time_base)
+            length_ns = (old.duration or 0) * 1000
+            for packet in old.demux(streams):
+                if packet.dts is not None and packet.pts is not None and packet.time_base is not None:
+                    shift = round(first / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    progress(output.name, round(packet.pts * packet.time_base * SECOND), length_ns)
+                    packet.stream = copies[packet.stream_index]
+                    new.mux(packet)
+    progress(output.name, length_ns, length_ns)
+    return True
 
-    return copy
+
+def _options(target: str) -> dict[str, str]:
+    return {"movflags": "faststart"} if _MUXERS[target] == "mp4" else {}
 
 
-def _encoder(stream: Any, new: OutputContainer, name: str) -> Callable[[Any], None]:
-    if isinstance(stream, VideoStream):
-        made: Any = new.add_stream(name, rate=stream.average_rate or 30, options={"preset": "veryfast"})
-        made.width, made.height, made.pix_fmt = stream.width // 2 * 2, stream.height // 2 * 2, "yuv420p"
-        made.bit_rate = stream.bit_rate or 0
-        made.time_base = stream.time_base
-    else:
-        made = new.add_stream(name, rate=stream.rate)
-        made.layout = stream.layout
+# ---- encoded -----------------------------------------------------------------------------------------------------
 
-    def encode(packet: Any) -> None:
-        frames: Sequence[Any] = packet.decode()
-        for frame in frames:
-            if isinstance(stream, VideoStream):
-                frame = frame.reformat(width=made.width, height=made.height, format="yuv420p")  # noqa: PLW2901
-            new.mux(made.encode(frame))
-        if packet.dts is None:  # the end
-            new.mux(made.encode(None))
 
-    return encode
+def _encoded(path: Path, target: str, output: Path, progress: Progress) -> None:
+    """The sound alone, with as many channels as it has."""
+    source = _source(path)
+    if source.missing:
+        raise OfflineError(f"slices are missing or empty: {', '.join(source.missing)}")
+    facts = {piece: look(piece, whole=piece.duration_ns < SECOND) for piece in source.audio}
+    pieces = [_measured(piece, fact) for piece, fact in facts.items() if fact.audio]
+    if not pieces:
+        raise OfflineError(f"{path.name} holds no sound")
+    known = [fact.audio for fact in facts.values() if fact.audio]
+    axis = Axis(segments(pieces))
+    container_format, encoder, bit_rate = _ENCODERS[target]
+    if target == "aac" and (same := copyable_channels(known)):
+        with whole(output) as part, part.open("wb") as file:
+            for packet in copied(pieces, axis.place, axis.length_ns, same):
+                file.write(packet.data)
+                progress(output.name, packet.time_ns, axis.length_ns)
+        return
+    channels = encoded_channels(known)
+    with whole(output) as part, av.open(f"file:{part}", "w", format=container_format) as new:
+        stream = new.add_stream(encoder, rate=RATE, layout="mono" if channels == 1 else "stereo")
+        assert isinstance(stream, AudioStream)
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        for frame, at_ns in _frames(laid(pieces, axis.place, axis.length_ns, channels), channels):
+            new.mux(stream.encode(frame))
+            progress(output.name, at_ns, axis.length_ns)
+        new.mux(stream.encode(None))
+    progress(output.name, axis.length_ns, axis.length_ns)
+
+
+def _measured(piece: Piece, facts: Facts) -> Piece:
+    return Piece(piece.path, piece.start_ns, piece.duration_ns or facts.end_ns or 0, piece.shapes)
+
+
+def _frames(parts: Iterable[Samples], channels: int) -> Iterator[tuple[AudioFrame, int]]:
+    """As frames, each with its time. The encoder's stream cuts them to its size."""
+    at = 0
+    for part in parts:
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", "mono" if channels == 1 else "stereo")
+        frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), at
+        yield frame, at * SECOND // RATE
+        at += part.shape[1]

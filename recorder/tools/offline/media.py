@@ -1,266 +1,291 @@
-"""Reading slices and writing the output: media is copied where it can be, and encoded where it must."""
+"""Reads slices: what they hold, their encoded media, and what that decodes to.
 
-import os
+Files are opened as what their names say: libav would take a playlist that is called `.ts` for one, and open whatever it names.
+"""
+
+import contextlib
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.codec.context import CodecContext, ThreadType
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
+from mixer.picture import Picture
 from recorder.frames import Kind
-from recorder.media.encode import FRAME_SAMPLES, RATE, AudioEncoder
-from recorder.outputs.mux import AAC_FRAME_NS, Mp4File, index_in_front
+from recorder.media.encode import RATE
+from recorder.media.pictures import picture_of
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.lists import Piece
-from recorder.tools.offline.timeline import limits
+from recorder.tools.offline.lists import Piece, Shape
 
 SECOND = 1_000_000_000
-_ADTS_48_KHZ = 3
-_PIECE_SAMPLES = 10 * RATE  # of silence laid at a time
+DEMUXERS = {".ts": "mpegts", ".webm": "webm", ".mp4": "mp4", ".m4a": "mp4", ".aac": "aac", ".mp3": "mp3", ".wav": "wav"}
+
+_NANOSECONDS = Fraction(1, SECOND)
+_LOOK_PACKETS = 32  # of each kind, to learn what a slice holds
+_USUAL_INTERVAL_NS = SECOND // 15
+_OPUS_DELAY_NS = 312 * SECOND // RATE  # libopus's look-ahead, which a transport stream does not tell
+_ADTS_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 
 Samples = npt.NDArray[np.float32]
-AnyPacket: TypeAlias = "Packet[Stream]"
-Tick = Callable[[int], None]  # told how far the output has come, in ns
 
 
-def packets(pieces: Sequence[Piece], kind: Kind, *, flush: bool = False) -> Iterator[tuple[int, "AnyPacket"]]:
-    """The encoded media of one kind with its moments: a slice begins when its name says.
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    codec: str
+    size: tuple[int, int]
+    interval_ns: int  # median, from frame to frame
+    starts_with_keyframe: bool
 
-    `flush`: after those of each slice an empty one, with which its decoder gives what it has kept.
+
+@dataclass(frozen=True, slots=True)
+class AudioFacts:
+    codec: str
+    rate: int
+    channels: int
+    adts: bool  # AAC, each frame with its header
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a slice holds."""
+
+    video: VideoFacts | None
+    audio: AudioFacts | None
+    end_ns: int | None  # of its media, from its start; None: not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """An encoded picture or piece of sound."""
+
+    time_ns: int
+    data: bytes
+    keyframe: bool = True
+    early_ns: int = 0  # by how much it is decoded before it is shown
+    lasts_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A packet and what its decoder must know; a packet itself leads to memory of its file, which is closed some time."""
+
+    coded: Coded
+    codec: str
+    form: tuple[int, str]  # sound: rate and layout
+    extradata: bytes | None
+
+
+def look(piece: Piece, *, whole: bool = False) -> Facts:
+    """What a slice holds, by its first packets; `whole`: and for how long, by all of them.
+
+    Raises:
+        OfflineError: it cannot be read.
+    """
+    times: dict[Kind, list[int]] = {"audio": [], "video": []}
+    first: dict[Kind, Coded] = {}
+    end_ns = 0
+    with opened(piece.path) as container:
+        streams = _streams(container)
+        for kind, packet in _demuxed(container, streams, piece.start_ns):
+            first.setdefault(kind, packet)
+            if len(times[kind]) < _LOOK_PACKETS:
+                times[kind].append(packet.time_ns)
+            elif not whole and all(len(times[wanted]) == _LOOK_PACKETS for wanted in streams):
+                break
+            end_ns = max(end_ns, packet.time_ns + packet.lasts_ns - piece.start_ns)
+        video, audio = streams.get("video"), streams.get("audio")
+        seen = None
+        if isinstance(video, VideoStream) and "video" in first:
+            size = (video.codec_context.width, video.codec_context.height)
+            seen = VideoFacts(video.codec_context.name, size, _interval_ns(times["video"]), first["video"].keyframe)
+            end_ns = max(end_ns, times["video"][-1] - piece.start_ns + seen.interval_ns) if whole else end_ns
+        heard = None
+        if isinstance(audio, AudioStream) and "audio" in first:
+            adts_rate = _adts_rate(first["audio"].data) if audio.codec_context.name == "aac" else None
+            heard = AudioFacts(audio.codec_context.name, adts_rate or audio.rate, audio.channels, adts_rate is not None)
+    return Facts(seen, heard, end_ns if whole else None)
+
+
+def coded(pieces: Sequence[Piece], kind: Kind) -> Iterator[Coded]:
+    """The encoded media of one kind with its moments: each slice begins when its name says, and ends where the next one begins.
 
     Raises:
         OfflineError: a slice cannot be read.
     """
-    for piece, limit_ns in zip(pieces, limits(pieces), strict=True):
-        try:
-            with av.open(f"file:{piece.path}") as container:
-                for time_ns, packet in _of(container, kind, piece.start_ns):
-                    if (limit_ns is None or time_ns < limit_ns) and (packet.size or flush):
-                        yield time_ns, packet
-        except FFmpegError as error:
-            raise OfflineError(f"{piece.path.name} cannot be read: {error.strerror}") from error
+    for found in _found(pieces, kind):
+        yield found.coded
 
 
-def _of(container: InputContainer, kind: Kind, start_ns: int) -> Iterator[tuple[int, "AnyPacket"]]:
-    """A file that holds both begins with its picture."""
-    first = (*container.streams.video, *container.streams.audio)[:1]
-    wanted = (container.streams.video if kind == "video" else container.streams.audio)[:1]
-    zero: Fraction | None = None
-    waiting: list[AnyPacket] = []
-    for packet in container.demux([*{*first, *wanted}]):
-        if not packet.size and packet.stream in wanted:
-            yield start_ns, packet
-        if packet.pts is None or packet.time_base is None or not packet.size:
-            continue
-        if zero is None and packet.stream is first[0]:
-            zero = packet.pts * packet.time_base
-        if packet.stream in wanted:
-            waiting.append(packet)
-        if zero is not None:
-            yield from ((start_ns + round((one.pts * one.time_base - zero) * SECOND), one) for one in waiting if one.pts is not None)
-            waiting.clear()
-
-
-def holds(piece: Piece, kind: Kind) -> bool:
-    return next(packets((piece,), kind), None) is not None
-
-
-class Output:
-    """A file that has its name only when it is whole."""
-
-    def __init__(self, path: Path, *, size: tuple[int, int] | None, audio: bool) -> None:
-        self.path = path
-        self._open = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self._whole = path.with_name(f".{path.name}.{os.getpid()}.whole")
-        self.file = Mp4File(self._open, origin_ns=0, size=size, audio=audio)
-
-    def finish(self) -> None:
-        self.file.close()
-        index_in_front(self._open, self._whole)
-        self._whole.replace(self.path)
-
-    def clean(self) -> None:
-        """Remove what is left when something went wrong, or nothing."""
-        for path in (self._open, self._whole):
-            path.unlink(missing_ok=True)
-
-
-# ---- sound -------------------------------------------------------------------------------------------------------
-
-
-class CopiedSound:
-    """AAC frames as they are, on a grid of their own length: gaps are frames of silence, encoded once."""
-
-    def __init__(self, output: Output, channels: int) -> None:
-        self._output = output
-        self._count = 0  # frames so far
-        self._silence = _silent_frame(channels)
-
-    def write(self, packet: "AnyPacket", at_ns: int) -> None:
-        gap_ns = at_ns - self._count * AAC_FRAME_NS
-        if gap_ns <= -AAC_FRAME_NS // 2:
-            return  # there is sound already
-        self._fill(round(gap_ns / AAC_FRAME_NS))
-        self._put(bytes(packet))
-
-    def finish(self, end_ns: int) -> None:
-        self._fill(round((end_ns - self._count * AAC_FRAME_NS) / AAC_FRAME_NS))
-
-    def _fill(self, frames: int) -> None:
-        for _ in range(frames):
-            self._put(self._silence)
-
-    def _put(self, data: bytes) -> None:
-        self._output.file.write_audio(data, self._count * FRAME_SAMPLES * SECOND // RATE)
-        self._count += 1
-
-
-class EncodedSound:
-    """Sound that is no AAC at 48 kHz: decoded, laid onto the timeline, and encoded as mono."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._encoder = AudioEncoder(0)
-        self._end = 0  # sample up to which there is sound
-
-    def write(self, samples: Samples, at_ns: int) -> None:
-        at = round(at_ns * RATE / SECOND)
-        if abs(at - self._end) < RATE // 100:
-            at = self._end  # rounding of times, not a gap
-        if at > self._end:
-            self._silence(at - self._end)
-        samples = samples[:, max(0, self._end - at) :]
-        self._end += samples.shape[1]
-        self._put(samples)
-
-    def finish(self, end_ns: int) -> None:
-        self._silence(round(end_ns * RATE / SECOND) - self._end)
-        for packet in self._encoder.flush():
-            self._output.file.write_audio(packet.data, packet.pts * SECOND // RATE)
-
-    def _silence(self, samples: int) -> None:
-        while samples > 0:
-            piece = min(samples, _PIECE_SAMPLES)
-            self._put(np.zeros((1, piece), np.float32))
-            self._end += piece
-            samples -= piece
-
-    def _put(self, samples: Samples) -> None:
-        for packet in self._encoder.encode(samples):
-            self._output.file.write_audio(packet.data, packet.pts * SECOND // RATE)
-
-
-def aac_channels(pieces: Sequence[Piece]) -> int | None:
-    """How many channels the sound has, if it is AAC in ADTS form at 48 kHz throughout; else None."""
-    found: set[int] = set()
-    for piece in pieces:
-        _, packet = next(packets((piece,), "audio"), (0, None))
-        if packet is None:
-            continue
-        data = bytes(packet)
-        if packet.stream.codec_context.name != "aac" or len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
-            return None
-        if data[2] >> 2 & 0xF != _ADTS_48_KHZ:
-            return None
-        found.add((data[2] & 1) << 2 | data[3] >> 6)
-    return found.pop() if len(found) == 1 and found <= {1, 2} else None
-
-
-def decoded_sound(pieces: Sequence[Piece]) -> Iterator[tuple[int, Samples]]:
-    """Mono at 48 kHz with its moments."""
-    for piece, limit_ns in zip(pieces, limits(pieces), strict=True):
-        resampler = AudioResampler(format="fltp", layout="mono", rate=RATE)
-        zero_ns: int | None = None  # of the file's own time
-        for time_ns, packet in packets((piece,), "audio", flush=True):
-            if packet.pts is not None and packet.time_base is not None and zero_ns is None:
-                zero_ns = time_ns - round(packet.pts * packet.time_base * SECOND)
-            for frame in packet.decode():
-                assert isinstance(frame, AudioFrame)
-                at_ns = (zero_ns or 0) + round((frame.time or 0) * SECOND)
-                if limit_ns is None or at_ns < limit_ns:
-                    for samples in resampler.resample(frame):
-                        yield at_ns, samples.to_ndarray().astype(np.float32, copy=False)
-
-
-def _silent_frame(channels: int) -> bytes:
-    encoder = AudioEncoder(0 if channels == 1 else 2)
-    return encoder.encode(np.zeros((channels, 8 * FRAME_SAMPLES), np.float32))[-1].data
-
-
-# ---- pictures ----------------------------------------------------------------------------------------------------
-
-
-class Seen:
-    """What the video of some slices is, by a look at each."""
-
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self.sizes: set[tuple[int, int]] = set()
-        self.codecs: set[str] = set()
-        self.reordered = False
-        self.rotations = {shape.rotation for piece in pieces for shape in piece.shapes}
-        intervals: list[int] = []
-        bits = 0
-        lasting_ns = 0
-        for piece in pieces:
-            times: list[int] = []
-            for time_ns, packet in packets((piece,), "video"):
-                if not times:
-                    context = packet.stream.codec_context
-                    self.codecs.add(context.name)
-                    self.sizes.add((context.width, context.height))  # type: ignore[attr-defined]  # of a video stream
-                times.append(time_ns)
-                bits += packet.size * 8
-                self.reordered |= packet.dts is not None and packet.dts != packet.pts
-            steps = [b - a for a, b in pairwise(times)]
-            intervals += steps
-            lasting_ns += sum(steps)
-        self.interval_ns = round(statistics.median(intervals)) if intervals else SECOND // 15
-        self.kbps = max(50, round(bits * 1e6 / lasting_ns)) if lasting_ns else 500
-
-    @property
-    def fps(self) -> int:
-        return max(1, min(60, round(SECOND / self.interval_ns)))
-
-    @property
-    def largest(self) -> tuple[int, int]:
-        """Upright, even, and as large as holds each size by itself."""
-        turned = {(h, w) for w, h in self.sizes} if self.rotations & {90, 270} else set()
-        upright = self.sizes if self.rotations <= {90, 270} and not turned else self.sizes | turned
-        if self.rotations and self.rotations <= {90, 270}:
-            upright = turned
-        return tuple(max(size[side] for size in upright) // 2 * 2 for side in (0, 1))  # type: ignore[return-value]
-
-    @property
-    def copyable(self) -> bool:
-        """Whether an MP4 can hold it as it is."""
-        return self.codecs == {"h264"} and len(self.sizes) == 1 and not self.rotations - {0} and not self.reordered
-
-
-def decoded_pictures(pieces: Sequence[Piece]) -> Iterator[tuple[int, VideoFrame, int]]:
-    """Pictures with their moments, and by how many degrees clockwise they are to be turned."""
+def pictures(pieces: Sequence[Piece]) -> Iterator[tuple[int, Picture, VideoFrame]]:
+    """Decoded pictures with their moments, as the mixer's pictures, to be turned, and as they are."""
+    turns = [shape for piece in pieces for shape in piece.shapes]
     rotation = 0
-    for piece, limit_ns in zip(pieces, limits(pieces), strict=True):
-        shapes = list(piece.shapes)
-        held: dict[int, int] = {}  # moments of packets, by their time stamps
-        for time_ns, packet in packets((piece,), "video", flush=True):
-            if packet.pts is not None:
-                held[packet.pts] = time_ns
-            for frame in packet.decode():
-                assert isinstance(frame, VideoFrame)
-                moment_ns = held.pop(frame.pts, time_ns) if frame.pts is not None else time_ns
-                while shapes and shapes[0].from_ns <= moment_ns + SECOND // 1000:
-                    rotation = shapes.pop(0).rotation
-                if limit_ns is None or moment_ns < limit_ns:
-                    yield moment_ns, frame, rotation
+    for time_ns, frame in _decoded(pieces, "video"):
+        assert isinstance(frame, VideoFrame)
+        # A moment is told in whole milliseconds.
+        while turns and turns[0].from_ns <= time_ns + SECOND // 1000:
+            rotation = turns.pop(0).rotation
+        yield time_ns, picture_of(frame, rotation), frame
+
+
+def sound(pieces: Sequence[Piece], channels: int) -> Iterator[tuple[int, Samples]]:
+    """Samples at 48 kHz, `(channels, samples)`, with the moment of the first."""
+    layout = "mono" if channels == 1 else "stereo"
+    resampler, form = None, None
+    for time_ns, frame in _decoded(pieces, "audio"):
+        assert isinstance(frame, AudioFrame)
+        if resampler is None or form != (frame.format.name, frame.layout.name, frame.sample_rate):
+            resampler, form = (
+                AudioResampler(format="fltp", layout=layout, rate=RATE),
+                (frame.format.name, frame.layout.name, frame.sample_rate),
+            )
+        frame.pts = None  # the resampler would fill gaps; where samples go is decided elsewhere
+        for part in resampler.resample(frame):
+            yield time_ns, part.to_ndarray().astype(np.float32, copy=False)
+
+
+# ---- packets -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """A file to be read.
+
+    Raises:
+        OfflineError: it cannot be read, also later.
+    """
+    try:
+        with av.open(f"file:{path}", format=DEMUXERS[path.suffix]) as container:
+            yield container
+    except (FFmpegError, EOFError) as error:
+        raise OfflineError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _streams(container: InputContainer) -> dict[Kind, Stream]:
+    found: dict[Kind, Stream] = {}
+    if container.streams.video and container.streams.video[0].codec_context:
+        found["video"] = container.streams.video[0]
+    if container.streams.audio and container.streams.audio[0].codec_context:
+        found["audio"] = container.streams.audio[0]
+    return found
+
+
+def _demuxed(container: InputContainer, streams: dict[Kind, Stream], start_ns: int) -> Iterator[tuple[Kind, Coded]]:
+    """Packets with moments: the slice's start is that of its picture if there is one, as the recorder cuts slices."""
+    kinds: dict[int, Kind] = {stream.index: kind for kind, stream in streams.items()}
+    if not kinds:
+        return
+    lead = next(iter(streams.values()))
+    zero_ns = _ns(lead.start_time or 0, lead.time_base)
+    if container.format.name.startswith(("matroska", "mov")) and abs(zero_ns) < SECOND:
+        zero_ns = 0  # these count from their start by themselves
+    for packet in container.demux(list(streams.values())):
+        if packet.pts is None or not packet.size:
+            continue
+        time_ns = start_ns + _ns(packet.pts, packet.time_base) - zero_ns
+        early_ns = _ns(packet.pts - (packet.pts if packet.dts is None else packet.dts), packet.time_base)
+        lasts_ns = _ns(packet.duration or 0, packet.time_base)
+        yield kinds[packet.stream_index], Coded(time_ns, bytes(packet), packet.is_keyframe, early_ns, lasts_ns)
+
+
+def _found(pieces: Sequence[Piece], kind: Kind) -> Iterator[_Found]:
+    there = [piece for piece in pieces if not piece.missing]
+    for piece, following in zip(there, [*there[1:], None], strict=True):
+        with opened(piece.path) as container:
+            streams = _streams(container)
+            stream = streams.get(kind)
+            context = stream.codec_context if stream else None
+            if not context:
+                continue
+            form = (context.sample_rate, context.layout.name) if isinstance(context, AudioCodecContext) else (0, "")
+            extradata = bytes(context.extradata) if context.extradata else None
+            for packet_kind, packet in _demuxed(container, streams, piece.start_ns):
+                if packet_kind == kind and (following is None or packet.time_ns < following.start_ns):
+                    yield _Found(packet, context.name, form, extradata)
+
+
+def _decoded(pieces: Sequence[Piece], kind: Kind) -> Iterator[tuple[int, VideoFrame | AudioFrame]]:
+    """One decoder for all slices of the same form: the sound of one goes on in the next, a forced cut has no keyframe."""
+    decoder: VideoCodecContext | AudioCodecContext | None = None
+    form: tuple[object, ...] = ()
+    shift_ns = 0
+    for found in _found(pieces, kind):
+        if decoder is None or form != (found.codec, found.form, found.extradata if found.codec != "h264" else None):
+            if decoder:
+                yield from ((time_ns + shift_ns, frame) for time_ns, frame in _frames(decoder, None))
+            form = (found.codec, found.form, found.extradata if found.codec != "h264" else None)
+            decoder = _decoder(found, kind)
+            shift_ns = -_OPUS_DELAY_NS if found.codec == "opus" and pieces[0].path.suffix == ".ts" else 0
+        yield from ((time_ns + shift_ns, frame) for time_ns, frame in _frames(decoder, found.coded))
+    if decoder:
+        yield from ((time_ns + shift_ns, frame) for time_ns, frame in _frames(decoder, None))
+
+
+def _decoder(found: _Found, kind: Kind) -> VideoCodecContext | AudioCodecContext:
+    try:
+        context = CodecContext.create(found.codec, "r")
+        if found.extradata:
+            # The decoder would leave out the look-ahead of each slice (RFC 7845, section 5.1), but only that of the first is none.
+            is_opus = found.codec == "opus"
+            context.extradata = found.extradata[:10] + bytes(2) + found.extradata[12:] if is_opus else found.extradata
+        if isinstance(context, AudioCodecContext):
+            context.sample_rate, context.layout = found.form
+        context.thread_type = ThreadType.SLICE
+        context.open()
+    except (FFmpegError, ValueError) as error:
+        raise OfflineError(f"{found.codec} cannot be decoded: {error}") from error
+    assert isinstance(context, VideoCodecContext if kind == "video" else AudioCodecContext)
+    return context
+
+
+def _frames(decoder: VideoCodecContext | AudioCodecContext, packet: Coded | None) -> Iterator[tuple[int, VideoFrame | AudioFrame]]:
+    raw: Packet[Stream] | None = None
+    if packet:
+        raw = Packet(packet.data)
+        raw.pts, raw.dts, raw.time_base = packet.time_ns, packet.time_ns - packet.early_ns, _NANOSECONDS
+    try:
+        frames = decoder.decode(raw)
+    except (FFmpegError, EOFError):
+        return  # damaged: the picture before stands, or it is silent
+    for frame in frames:
+        if frame.pts is not None:
+            yield frame.pts, frame
+
+
+def _ns(value: int, time_base: Fraction | None) -> int:
+    return round(value * (time_base or _NANOSECONDS) * SECOND)
+
+
+def _interval_ns(times: Sequence[int]) -> int:
+    steps = [after - before for before, after in pairwise(sorted(times)) if after > before]
+    return round(statistics.median(steps)) if steps else _USUAL_INTERVAL_NS
+
+
+def _adts_rate(data: bytes) -> int | None:
+    """ISO/IEC 14496-3, 1.A.2.2; None: there is no such header, or it tells another profile than LC."""
+    if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0 or data[2] >> 6 != 1:
+        return None
+    index = data[2] >> 2 & 0xF
+    return _ADTS_RATES[index] if index < len(_ADTS_RATES) else None
+
+
+def single(path: Path) -> Piece:
+    """A file that stands for itself, from zero on."""
+    return Piece(path, 0, 0, (Shape(0, 0),))

@@ -4,71 +4,46 @@ Media is copied unless an option, or the media itself, asks for encoding: an abs
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-import numpy as np
-from av.video.frame import VideoFrame
-
-from mixer.canvas import Canvas
-from recorder.media.encode import VideoEncoder
-from recorder.media.pictures import frame_of, planes_of, rgb_of
-from recorder.outputs import jpeg
-from recorder.tools.offline import OfflineError
-from recorder.tools.offline import media as files
-from recorder.tools.offline.lists import Piece, Source, composites, individuals, slices_of
-from recorder.tools.offline.timeline import Axis, Span, segments
+from recorder.frames import Kind
+from recorder.outputs.names import utc
+from recorder.tools.offline import OfflineError, pictures, sound
+from recorder.tools.offline.lists import MS, Piece, Source, composites, individuals
+from recorder.tools.offline.media import SECOND, AudioFacts, Coded, Facts, VideoFacts, look
+from recorder.tools.offline.options import PICTURES, SEGMENTS, SOUND, Options, effective
+from recorder.tools.offline.output import Progress, write_mp4
+from recorder.tools.offline.shots import take
+from recorder.tools.offline.timeline import Axis, Span, longest_hold_ns, segments, within
 
 log = logging.getLogger(__name__)
 
-SECOND: Final = 1_000_000_000
-COMPAT_FPS: Final = 15
-MOST_KBPS: Final = 6300
-AT_ONCE_NS: Final = 50_000_000  # pictures that begin so little after the sound begin with it
-DONE, LOG = "convert-done.txt", "convert.log"
+LOG, DONE = "convert.log", "convert-done.txt"  # of the original's tool
 
-Fill = Literal["duplicate_prev", "black_frame"]
-Progress = Callable[[str, int, int], None]  # file, how far in ns, of how many
+_COMPAT_FPS: Final = 15
+_FPS_LIMITS: Final = (5, 60)  # of a source
+_KBPS_LIMITS: Final = (50, 20_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    mode: int = 0  # 0: each segment; 1: everything of a participant; 2: its sound; 3: its pictures
-    composite: bool = False
-    uid: int | None = None  # only this participant
-    drop_absences: bool = False
-    fps: int | None = None  # None: the source's
-    size: tuple[int, int] | None = None
-    kbps: int | None = None
-    fill: Fill = "duplicate_prev"
-    also_sound: bool = False  # beside each segment
-    shots_ms: int | None = None  # also a JPG every so often
-    begin_s: float | None = None
-    length_s: float | None = None
-    output: str | None = None  # name of the file
-    each_slice: bool = False  # also each TS slice by itself
-    compat: bool = False  # the original's defaults
-    ignore_missing: bool = False
+class _Looked:
+    """A source, and what its slices hold."""
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong with them together."""
-        if self.length_s is not None and self.begin_s is None:
-            yield "-t needs -b"
-        if self.output is not None and self.uid is None:
-            yield "-o needs -u"
-        if self.output is not None and Path(self.output).name != self.output:
-            yield "-o must be a name without a folder"
-        if self.output is not None and self.mode == 0 and self.begin_s is None:
-            yield "-o needs -m 1, 2 or 3, which make one file"
-        if self.drop_absences and self.mode == 0 and self.begin_s is None:
-            yield "-s does not go with -m 0"
-        if self.composite and self.uid is not None:
-            yield "-u is for individual recordings"
-        if self.size and any(side % 2 for side in self.size):
-            yield "-r takes even numbers"
+    source: Source
+    facts: Mapping[Path, Facts]
+
+    @property
+    def has_video(self) -> bool:
+        return any(not piece.missing for piece in self.source.video)
+
+    @property
+    def has_audio(self) -> bool:
+        return any(not piece.missing for piece in self.source.audio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +54,11 @@ class _Job:
     audio: tuple[Piece, ...]
     video: tuple[Piece, ...]
     axis: Axis
-    window: Span | None  # of the axis
+    window: Span  # of the axis
+
+    def place(self, time_ns: int) -> int | None:
+        at_ns = self.axis.place(time_ns)
+        return None if at_ns is None else at_ns - self.window.begin_ns
 
 
 def merge(folder: Path, options: Options, progress: Progress = lambda *_: None) -> list[Path]:
@@ -88,331 +67,236 @@ def merge(folder: Path, options: Options, progress: Progress = lambda *_: None) 
     Raises:
         OfflineError: the options do not fit together, there is nothing to merge, or slices are missing or broken.
     """
-    wrong = "; ".join(options.problems())
-    if wrong:
-        raise OfflineError(wrong)
-    if options.mode == 0 and options.begin_s is not None:
-        options = replace(options, mode=1)
-    find = composites if options.composite else individuals
-    sources = [one for one in find(folder, ignore_missing=options.ignore_missing) if options.uid in (None, one.uid)]
-    if not sources:
-        raise OfflineError(f"nothing is recorded of {options.uid}")
+    if wrong := options.problems():
+        raise OfflineError("; ".join(wrong))
+    if not options.compat:
+        return list(_merged(folder, effective(options), progress))
+    (folder / DONE).unlink(missing_ok=True)
     made: list[Path] = []
-    for source in map(_with_durations, sources):
-        log.info("merging", extra={"source": source.name, "slices": len(source.pieces)})
-        for job in _jobs(source, options):
-            made += _make(folder, job, options, progress)
-        if options.shots_ms:
-            made += _shots(folder, source, options.shots_ms)
-        if options.each_slice:
-            made += _each_slice(folder, source, options, progress)
-    _note(folder, made)
+    with (folder / LOG).open("a") as file:
+        try:
+            for path in _merged(folder, effective(options), progress):
+                made.append(path)
+                file.write(f"{_now()} made {path.name}\n")
+        except OfflineError as error:
+            file.write(f"{_now()} failed: {error}\n")
+            raise
+        file.write(f"{_now()} done\n")
+    (folder / DONE).write_text("".join(f"{path.name}\n" for path in made))
     return made
 
 
-def merge_list(playlist: Path, output: Path, progress: Progress = lambda *_: None) -> None:
-    """All slices of one M3U8 as an MP4 or M4A, absences included.
+def merge_source(source: Source, output: Path, progress: Progress = lambda *_: None, *, video: bool = True) -> None:
+    """All of a source as one MP4 or M4A, absences included.
 
     Raises:
-        OfflineError: it makes no sense, slices are missing or broken, or hold nothing for such a file.
+        OfflineError: slices are missing or broken, or hold nothing for such a file.
     """
-    pieces = slices_of(playlist)
-    audio, video = (pieces if files.holds(pieces[0], kind) else () for kind in ("audio", "video"))
-    source = _with_durations(Source(output.name, 0, audio, video if output.suffix == ".mp4" else ()))
-    if not source.pieces:
-        raise OfflineError(f"{playlist.name} holds nothing that {output.suffix} is for")
-    axis = Axis(segments(source.pieces), drop_absences=False)
-    _make(output.parent, _Job(output.name, source.audio, source.video, axis, None), Options(), progress)
+    _complain([source])
+    looked = _look(source, ignore_missing=False)
+    seen = looked.source.video if video else ()
+    if not seen and not looked.has_audio:
+        raise OfflineError(f"{output.name} would be empty")
+    axis = Axis(segments(looked.source.pieces))
+    _make(output, _Job(output.name, looked.source.audio, seen, axis, Span(0, axis.length_ns)), looked, Options(), progress)
 
 
-def _with_durations(source: Source) -> Source:
-    """What a list does not say is measured; slices under a second that hold nothing are left out."""
+def _merged(folder: Path, options: Options, progress: Progress) -> Iterator[Path]:
+    found = composites(folder) if options.composite else individuals(folder)
+    sources = [source for source in found if options.uid in (None, source.uid)]
+    if not sources:
+        raise OfflineError(f"nothing is recorded of {options.uid} in {folder}")
+    if options.output is not None and len(sources) > 1:
+        raise OfflineError(f"-o names one file, but there are {len(sources)} recordings of {options.uid}")
+    if not options.ignore_missing:
+        _complain(sources)
+    looked = [_look(source, ignore_missing=options.ignore_missing) for source in sources]
+    for one, name in zip(looked, _names(sources), strict=True):
+        log.info("merging", extra={"source": name, "slices": len(one.source.pieces)})
+        for job in _jobs(one, name, options):
+            yield _make(folder / job.name, job, one, options, progress)
+        if options.shots_ms is not None:
+            yield from take(folder, name, one.source.video, segments(one.source.pieces), options.shots_ms)
+        if options.each_slice:
+            yield from _each_slice(folder, one, progress)
 
-    def lasting(pieces: tuple[Piece, ...], kind: Literal["audio", "video"]) -> tuple[Piece, ...]:
-        kept = []
+
+def _complain(sources: Sequence[Source]) -> None:
+    missing = sorted({name for source in sources for name in source.missing})
+    if missing:
+        raise OfflineError(f"{len(missing)} {_slices(missing)} missing or empty: {', '.join(missing)}")
+
+
+def _slices(names: Sequence[str]) -> str:
+    return "slice is" if len(names) == 1 else "slices are"
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """What the names of files begin with: the uid, or the sid of a composite; both where the uid alone would not do."""
+    counts = Counter(source.uid for source in sources)
+    return [
+        source.sid if source.uid is None else str(source.uid) if counts[source.uid] == 1 else f"{source.sid}_{source.uid}"
+        for source in sources
+    ]
+
+
+# ---- what there is -----------------------------------------------------------------------------------------------
+
+
+def _look(source: Source, *, ignore_missing: bool) -> _Looked:
+    """Look at each slice once. What a list does not say is measured; those that hold nothing are left out."""
+    facts: dict[Path, Facts] = {}
+    broken: dict[Path, str] = {}
+    for piece in source.pieces:
+        if not piece.missing:
+            try:
+                facts[piece.path] = look(piece, whole=piece.duration_ns < SECOND)
+            except OfflineError as error:
+                broken[piece.path] = str(error)
+    if broken and not ignore_missing:
+        raise OfflineError("; ".join(broken.values()))
+
+    def kept(pieces: Sequence[Piece], kind: Kind) -> tuple[Piece, ...]:
+        found = []
         for piece in pieces:
-            if piece.duration_ns < SECOND:
-                times = [time_ns for time_ns, _ in files.packets((piece,), kind)]
-                if not times:
-                    continue
-                if not piece.duration_ns:
-                    step_ns = (times[-1] - times[0]) // max(1, len(times) - 1)
-                    piece = replace(piece, duration_ns=times[-1] - times[0] + step_ns)  # noqa: PLW2901  # with what is now known
-            kept.append(piece)
-        return tuple(kept)
+            known = facts.get(piece.path)
+            if known is None:
+                found.append(replace(piece, missing=True))
+            elif known.video if kind == "video" else known.audio:
+                found.append(replace(piece, duration_ns=piece.duration_ns or known.end_ns or 0))
+        return tuple(found) if any(not piece.missing for piece in found) else ()
 
-    if source.uid is None and not files.holds(source.video[0], "video"):  # a composite of sound alone
-        source = replace(source, audio=source.video, video=())
-    return replace(source, audio=lasting(source.audio, "audio"), video=lasting(source.video, "video"))
+    return _Looked(replace(source, audio=kept(source.audio, "audio"), video=kept(source.video, "video")), facts)
 
 
 # ---- what is to be made ------------------------------------------------------------------------------------------
 
 
-def _jobs(source: Source, options: Options) -> Iterator[_Job]:
+def _jobs(looked: _Looked, name: str, options: Options) -> Iterator[_Job]:
+    source = looked.source
     spans = segments(source.pieces)
-    sound = source.audio or (source.video if options.composite else ())  # the slices of a composite hold both
-    if options.mode == 0:
+    if options.mode == SEGMENTS:
         for span in spans:
-            audio, video = (_within(pieces, span) for pieces in (sound, source.video))
-            axis = Axis([span], drop_absences=False)
-            stem = f"{source.name}_{_utc(span.begin_ns)}"
-            yield _Job(f"{stem}{_ending(bool(video), bool(audio))}", audio, video, axis, None)
-            if options.also_sound and audio and video:
-                yield _Job(f"{stem}.m4a", audio, (), axis, None)
-        return
-    axis = Axis(spans, drop_absences=options.drop_absences)
-    window, mark = None, ""
-    if options.begin_s is not None:
-        begin_ns = round(options.begin_s * SECOND)
-        end_ns = axis.length_ns if options.length_s is None else min(axis.length_ns, begin_ns + round(options.length_s * SECOND))
-        if end_ns <= begin_ns:
-            raise OfflineError(f"-b {options.begin_s} is behind the end of {source.name}, {axis.length_ns / SECOND:.3f} s")
-        window = Span(begin_ns, end_ns)
-        mark = f"_{options.begin_s:.3f}_{(end_ns - begin_ns) / SECOND:.3f}"
-    audio = () if options.mode == 3 else sound
-    video = () if options.mode == 2 else source.video
-    if not (audio or video):
-        return
-    yield _Job(options.output or f"{source.name}_0_merge{mark}{_ending(bool(video), bool(audio))}", audio, video, axis, window)
-    for span in spans if options.also_sound and video else ():
-        if inside := _within(audio, span):
-            yield _Job(f"{source.name}_{_utc(span.begin_ns)}.m4a", inside, (), Axis([span], drop_absences=False), None)
+            audio, video = within(source.audio, span), within(source.video, span)
+            if job := _whole(f"{name}_{utc(span.begin_ns // MS)}", "_av", audio, video, Axis([span])):
+                yield job
+    else:
+        axis = Axis(spans, drop_absences=options.drop_absences)
+        audio = () if options.mode == PICTURES else source.audio
+        video = () if options.mode == SOUND else source.video
+        if job := _whole(f"{name}_0_merge{_mark(options)}", "_av", audio, video, axis):
+            yield replace(job, window=_window(options, axis, name), name=options.output or job.name)
+    if options.also_sound and source.video and options.mode != SOUND:
+        for span in spans:
+            if job := _whole(f"{name}_{utc(span.begin_ns // MS)}", "", within(source.audio, span), (), Axis([span])):
+                yield job
 
 
-def _ending(video: bool, audio: bool) -> str:
-    if video:
-        return "_av.mp4" if audio else ".mp4"
-    return ".m4a"
+def _whole(stem: str, both: str, audio: Sequence[Piece], video: Sequence[Piece], axis: Axis) -> _Job | None:
+    """A file of all that the axis has; None: there is nothing."""
+    has_audio, has_video = (any(not piece.missing for piece in pieces) for pieces in (audio, video))
+    if not has_audio and not has_video:
+        return None
+    ending = ".m4a" if not has_video else f"{both}.mp4" if has_audio else ".mp4"
+    heard, seen = tuple(audio) if has_audio else (), tuple(video) if has_video else ()
+    return _Job(f"{stem}{ending}", heard, seen, axis, Span(0, axis.length_ns))
 
 
-def _within(pieces: Sequence[Piece], span: Span) -> tuple[Piece, ...]:
-    return tuple(piece for piece in pieces if span.begin_ns <= piece.start_ns <= span.end_ns)
+def _mark(options: Options) -> str:
+    """The window in a file's name."""
+    if options.begin_s is None:
+        return ""
+    length = "" if options.length_s is None else f"_{options.length_s:.3f}"
+    return f"_{options.begin_s:.3f}{length}"
 
 
-def _utc(time_ns: int) -> str:
-    moment = datetime.fromtimestamp(time_ns // SECOND, UTC)
-    return f"{moment:%Y%m%d%H%M%S}{time_ns // 1_000_000 % 1000:03d}"
+def _window(options: Options, axis: Axis, name: str) -> Span:
+    begin_ns = round((options.begin_s or 0) * SECOND)
+    end_ns = axis.length_ns if options.length_s is None else min(axis.length_ns, begin_ns + round(options.length_s * SECOND))
+    if end_ns <= begin_ns:
+        raise OfflineError(f"-b {options.begin_s} is behind the end of {name}, {axis.length_ns / SECOND:.3f} s")
+    return Span(begin_ns, end_ns)
 
 
 # ---- making it ---------------------------------------------------------------------------------------------------
 
 
-def _make(folder: Path, job: _Job, options: Options, progress: Progress) -> list[Path]:
-    seen = files.Seen(job.video) if job.video else None
-    encode = bool(seen) and (not (seen and seen.copyable) or _asks_for_encoding(options) or job.window is not None)
-    size = options.size or (seen.largest if seen else None)
-    length = job.window or Span(0, job.axis.length_ns)
-    output = files.Output(folder / job.name, size=size, audio=bool(job.audio))
-    writer = _Writer(output, length, lambda at_ns: progress(job.name, at_ns, length.length_ns))
-    try:
-        streams: list[_Stream] = []
-        if seen and size:
-            pictures = _encoded(job, seen, options, size) if encode else _copied(job, seen)
-            streams.append(((at_ns, writer.picture, item) for at_ns, item in pictures))
-        sound = _Sound(output, job.audio) if job.audio else None
-        if sound:
-            streams.append(((at_ns, sound.write, item) for at_ns, item in sound.read(job.axis, length)))
-        _interleave(streams, writer)
-        writer.finish()
-        if sound:
-            sound.finish(length.length_ns)
-        output.finish()
-    finally:
-        output.clean()
-    return [output.path]
+def _make(path: Path, job: _Job, looked: _Looked, options: Options, progress: Progress) -> Path:
+    length_ns = job.window.length_ns
+    size, video = _video(job, looked, options)
+    write_mp4(path, size, video, _audio(job, looked), lambda done_ns: progress(job.name, done_ns, length_ns))
+    progress(job.name, length_ns, length_ns)
+    return path
+
+
+def _video(job: _Job, looked: _Looked, options: Options) -> tuple[tuple[int, int] | None, Iterator[Coded] | None]:
+    pieces = job.axis.needed(job.video, job.window, lambda piece: _starts_with_keyframe(piece, looked))
+    facts = [fact for piece in pieces if (fact := _seen(piece, looked))]
+    if not facts:
+        return None, None
+    length_ns = job.window.length_ns
+    covered = [Span(span.begin_ns - job.window.begin_ns, span.end_ns - job.window.begin_ns) for span in job.axis.covered(pieces)]
+    is_short = longest_hold_ns(covered, length_ns) <= pictures.MAX_HOLD_NS
+    if not _asks_for_encoding(options) and pictures.copyable(facts, pieces) and is_short:
+        return facts[0].size, pictures.copied(pieces, job.place, length_ns, facts[0].interval_ns)
+    encoding = _encoding(looked, options)
+    black = _gaps(covered, length_ns) if options.fill == "black_frame" else []
+    return encoding.size, pictures.encoded(pieces, job.place, length_ns, encoding, black)
+
+
+def _audio(job: _Job, looked: _Looked) -> Iterator[Coded] | None:
+    pieces = job.axis.needed(job.audio, job.window, lambda piece: not piece.missing)
+    facts = [fact for piece in pieces if (fact := _heard(piece, looked))]
+    if not facts:
+        return None
+    channels = sound.copyable_channels(facts)
+    if channels:
+        return sound.copied(pieces, job.place, job.window.length_ns, channels)
+    channels = sound.encoded_channels(facts)
+    return sound.encoded(sound.laid(pieces, job.place, job.window.length_ns, channels), channels)
 
 
 def _asks_for_encoding(options: Options) -> bool:
-    changed = options.fps or options.size or options.kbps or options.fill == "black_frame"
-    return bool(changed) or options.compat
+    return bool(options.fps or options.size or options.kbps or options.fill == "black_frame" or options.compat)
 
 
-@dataclass(frozen=True, slots=True)
-class _Coded:
-    data: bytes
-    keyframe: bool
-    lasts_ns: int
+def _encoding(looked: _Looked, options: Options) -> pictures.Encoding:
+    """As the source is where nothing else is asked for; of all of a participant, so that its segments are alike."""
+    pieces = [(piece, fact) for piece in looked.source.video if (fact := _seen(piece, looked))]
+    usual_ns = sorted(fact.interval_ns for _, fact in pieces)[len(pieces) // 2]
+    fps = options.fps or (_COMPAT_FPS if options.compat else min(max(round(SECOND / usual_ns), _FPS_LIMITS[0]), _FPS_LIMITS[1]))
+    lasting_ns = sum(piece.duration_ns for piece, _ in pieces)
+    bits = sum(piece.path.stat().st_size for piece, _ in pieces) * 8
+    kbps = options.kbps or min(max(round(bits * 1e6 / max(lasting_ns, SECOND)), _KBPS_LIMITS[0]), _KBPS_LIMITS[1])
+    return pictures.Encoding(options.size or pictures.largest(pieces), fps, kbps)
 
 
-def _copied(job: _Job, seen: files.Seen) -> Iterator[tuple[int, _Coded]]:
-    last_ns = -1
-    for time_ns, packet in files.packets(job.video, "video"):
-        at_ns = job.axis.place(time_ns)
-        if at_ns is not None and at_ns > last_ns:
-            last_ns = at_ns
-            yield at_ns, _Coded(bytes(packet), packet.is_keyframe, seen.interval_ns)
+def _gaps(covered: Sequence[Span], length_ns: int) -> list[Span]:
+    edges = [0, *(edge for span in covered for edge in (span.begin_ns, span.end_ns)), length_ns]
+    return [Span(begin_ns, end_ns) for begin_ns, end_ns in zip(edges[::2], edges[1::2], strict=True) if begin_ns < end_ns]
 
 
-def _encoded(job: _Job, seen: files.Seen, options: Options, size: tuple[int, int]) -> Iterator[tuple[int, _Coded]]:
-    """Every tick of the output's frame rate shows the picture that was to be seen then."""
-    fps = options.fps or (COMPAT_FPS if options.compat else seen.fps)
-    encoder = VideoEncoder(width=size[0], height=size[1], fps=fps, bitrate_kbps=options.kbps or min(seen.kbps, MOST_KBPS), gop=2 * fps)
-    length = job.window or Span(0, job.axis.length_ns)
-    black = _Page(size).frame
-    away = job.axis.absences() if options.fill == "black_frame" else []
-    shown = black
-    tick = 0
-
-    def until(end_ns: int) -> Iterator[tuple[int, _Coded]]:
-        nonlocal tick
-        while tick * SECOND // fps < end_ns:
-            at_ns = length.begin_ns + tick * SECOND // fps
-            nobody = any(span.begin_ns <= at_ns < span.end_ns for span in away)
-            for packet in encoder.encode(black if nobody else shown, tick):
-                yield packet.pts * SECOND // fps, _Coded(packet.data, packet.keyframe, SECOND // fps)
-            tick += 1
-
-    for time_ns, frame, rotation in files.decoded_pictures(job.video):
-        at_ns = job.axis.place(time_ns)
-        if at_ns is None:
-            continue
-        if shown is black and tick == 0 and at_ns - length.begin_ns < AT_ONCE_NS:
-            at_ns = length.begin_ns
-        # A picture is due at the tick nearest to its time.
-        yield from until(min(at_ns - length.begin_ns - SECOND // fps // 2, length.length_ns))
-        if at_ns >= length.end_ns:
-            break
-        page = _Page(size)
-        page.draw(frame, rotation)
-        shown = page.frame
-    yield from until(length.length_ns)
-    for packet in encoder.flush():
-        yield packet.pts * SECOND // fps, _Coded(packet.data, packet.keyframe, SECOND // fps)
+def _seen(piece: Piece, looked: _Looked) -> VideoFacts | None:
+    return None if piece.missing else looked.facts[piece.path].video
 
 
-class _Page:
-    """A picture of the output: the source in full, in the middle of black."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._canvas = Canvas(*size)
-        self.frame = frame_of(self._canvas.planes)
-
-    def draw(self, frame: VideoFrame, rotation: int) -> None:
-        width, height = self._canvas.size.width, self._canvas.size.height
-        lying = rotation in (90, 270)
-        source = (frame.height, frame.width) if lying else (frame.width, frame.height)
-        scale = min(width / source[0], height / source[1])
-        inner = [max(2, round(side * scale / 2) * 2) for side in source]
-        flat = inner[::-1] if lying else inner
-        scaled = planes_of(frame.reformat(width=flat[0], height=flat[1], format="yuv420p"))
-        left, top = (width - inner[0]) // 4 * 2, (height - inner[1]) // 4 * 2
-        for part, target, pixels in zip((1, 2, 2), self._canvas.planes, scaled, strict=True):
-            turned = np.rot90(pixels, -rotation // 90)
-            target[top // part : top // part + turned.shape[0], left // part : left // part + turned.shape[1]] = turned
+def _heard(piece: Piece, looked: _Looked) -> AudioFacts | None:
+    return None if piece.missing else looked.facts[piece.path].audio
 
 
-class _Writer:
-    """Pictures into the file; the last one lasts to the end."""
-
-    def __init__(self, output: files.Output, length: Span, tick: Callable[[int], None]) -> None:
-        self._output = output
-        self._length = length
-        self._tick = tick
-        self._waiting: tuple[int, _Coded] | None = None
-
-    def picture(self, at_ns: int, coded: object) -> None:
-        assert isinstance(coded, _Coded)
-        self._put(None)
-        self._waiting = at_ns, coded
-
-    def told(self, at_ns: int) -> None:
-        self._tick(min(at_ns, self._length.length_ns))
-
-    def finish(self) -> None:
-        self._put(self._length.length_ns)
-        self.told(self._length.length_ns)
-
-    def _put(self, end_ns: int | None) -> None:
-        if self._waiting:
-            at_ns, coded = self._waiting
-            lasts_ns = end_ns - at_ns if end_ns is not None and end_ns > at_ns else coded.lasts_ns
-            self._output.file.write_video(coded.data, at_ns, keyframe=coded.keyframe, duration_ns=lasts_ns)
-        self._waiting = None
+def _starts_with_keyframe(piece: Piece, looked: _Looked) -> bool:
+    fact = _seen(piece, looked)
+    return fact is not None and fact.starts_with_keyframe
 
 
-class _Sound:
-    """The sound of a file: copied when it is AAC at 48 kHz throughout, else encoded."""
-
-    def __init__(self, output: files.Output, pieces: Sequence[Piece]) -> None:
-        self._pieces = pieces
-        channels = files.aac_channels(pieces)
-        self._copy = files.CopiedSound(output, channels) if channels else None
-        self._encode = None if channels else files.EncodedSound(output)
-
-    def read(self, axis: Axis, length: Span) -> Iterator[tuple[int, object]]:
-        source: Iterator[tuple[int, object]] = files.packets(self._pieces, "audio") if self._copy else files.decoded_sound(self._pieces)
-        for time_ns, item in source:
-            at_ns = axis.place(time_ns)
-            if at_ns is not None and length.begin_ns <= at_ns < length.end_ns:
-                yield at_ns - length.begin_ns, item
-
-    def write(self, at_ns: int, item: object) -> None:
-        if self._copy:
-            self._copy.write(item, at_ns)  # type: ignore[arg-type]  # a packet, as `read` gave it
-        elif self._encode:
-            self._encode.write(item, at_ns)  # type: ignore[arg-type]  # samples
-
-    def finish(self, end_ns: int) -> None:
-        if self._copy:
-            self._copy.finish(end_ns)
-        elif self._encode:
-            self._encode.finish(end_ns)
+def _each_slice(folder: Path, looked: _Looked, progress: Progress) -> Iterator[Path]:
+    """An MP4 or M4A beside each TS slice, under its name."""
+    for piece in looked.source.pieces:
+        if piece.path.suffix == ".ts" and not piece.missing:
+            audio, video = ((piece,) if piece in pieces else () for pieces in (looked.source.audio, looked.source.video))
+            if job := _whole(piece.path.stem, "", audio, video, Axis([Span(piece.start_ns, piece.end_ns)])):
+                yield _make(folder / job.name, job, looked, Options(), progress)
 
 
-_Stream = Iterator[tuple[int, Callable[[int, object], None], object]]
-
-
-def _interleave(streams: Sequence[_Stream], writer: _Writer) -> None:
-    """Write what comes first first: players read a file from its beginning."""
-    heads = [(stream, next(stream, None)) for stream in streams]
-    while True:
-        waiting = [(head[0], number) for number, (_, head) in enumerate(heads) if head]
-        if not waiting:
-            return
-        at_ns, number = min(waiting)
-        stream, head = heads[number]
-        assert head
-        head[1](at_ns, head[2])
-        writer.told(at_ns)
-        heads[number] = stream, next(stream, None)
-
-
-# ---- beside it ---------------------------------------------------------------------------------------------------
-
-
-def _shots(folder: Path, source: Source, every_ms: int) -> list[Path]:
-    """`<uid>_<utc>_<index>.jpg`: the picture of every so many milliseconds, from the first one on."""
-    made: list[Path] = []
-    due_ns: int | None = None
-    for time_ns, frame, rotation in files.decoded_pictures(source.video):
-        if due_ns is not None and time_ns < due_ns:
-            continue
-        path = folder / f"{source.name}_{_utc(time_ns)}_{len(made)}.jpg"
-        part = path.with_name(f".{path.name}.part")
-        jpeg.write(part, rgb_of(frame, rotation))
-        made.append(part.replace(path))
-        due_ns = (time_ns if due_ns is None else due_ns) + every_ms * 1_000_000
-        while due_ns <= time_ns:  # nobody was there
-            due_ns += every_ms * 1_000_000
-    return made
-
-
-def _each_slice(folder: Path, source: Source, options: Options, progress: Progress) -> list[Path]:
-    """An MP4 or M4A beside each TS slice, under its name; the slices themselves are standard TS already."""
-    made = []
-    for piece in source.pieces:
-        if piece.path.suffix == ".ts":
-            video = (piece,) if piece in source.video else ()
-            audio = () if video and not options.composite else (piece,)
-            name = f"{piece.path.stem}{'.mp4' if video else '.m4a'}"
-            axis = Axis([Span(piece.start_ns, piece.end_ns)], drop_absences=False)
-            made += _make(folder, _Job(name, audio, video, axis, None), Options(), progress)
-    return made
-
-
-def _note(folder: Path, made: Sequence[Path]) -> None:
-    """For scripts that wait for the original's tool."""
-    with (folder / LOG).open("a") as file:
-        file.writelines(f"{datetime.now(UTC).isoformat(timespec='seconds')} {path.name}\n" for path in made)
-    (folder / DONE).write_text("".join(f"{path.name}\n" for path in made))
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
