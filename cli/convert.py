@@ -47,4 +47,4 @@ def command(*, source: Path, formats: tuple[str, ...], output: Path | None) -> N
     except OfflineError as error:
         raise click.ClickException(str(error)) from error
     for path in made:
-        click.echo(path)
+        click.echo(click.format_filename(path))

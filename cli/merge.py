@@ -45,7 +45,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("-o", "output", metavar="NAME", help="name of the file; with -u")
 @click.option("-e", "each_slice", is_flag=True, help="also an MP4 or M4A of each TS slice")
 @click.option("--ignore-missing", is_flag=True, help="slices that are missing or broken are absences; else they are an error")
-@click.option("--compat", is_flag=True, help="as the original tool: 15 FPS, always encoded; writes convert.log and convert-done.txt")
+@click.option("--compat", is_flag=True, help="as the original tool: 15 FPS, always encoded")
 def command(
     *,
     folder: Path | None,
@@ -87,4 +87,4 @@ def command(
     except OfflineError as error:
         raise click.ClickException(str(error)) from error
     for path in made:
-        click.echo(path)
+        click.echo(click.format_filename(path))

@@ -45,12 +45,13 @@ def recording(
     slice_seconds: float = 4,
     stream_mode: str = "default",
     canvas: Canvas | None = None,
+    audio_profile: int = 0,
 ) -> Folder:
     """Record `people`: individually, or as a composite on `canvas`."""
     recorded = Recorded(tmp_path / "recording")
     spec = RecordingSpec(sid=SID, app_id="app", channel="room", uid=1, mode="individual", stream_mode=stream_mode)
     if canvas:
-        spec = spec.model_copy(update={"mode": "mix", "canvas": canvas})
+        spec = spec.model_copy(update={"mode": "mix", "canvas": canvas, "audio_profile": audio_profile})
     record(recorded.pipeline(spec, slice_seconds=slice_seconds), list(people), until)
     slices: dict[str, list[Slice]] = defaultdict(list)
     for item in recorded.slices:

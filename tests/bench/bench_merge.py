@@ -13,7 +13,8 @@ from recorder.outputs.names import Names
 from recorder.outputs.playlist import render
 from recorder.protocol import Slice
 from recorder.spec import RecordingSpec
-from recorder.tools.offline.merge import Options, merge
+from recorder.tools.offline.merge import merge
+from recorder.tools.offline.options import Options
 from recorder.tools.replay import replay
 from tests.bench import Result
 from tests.corpus import Scenario, write

@@ -15,7 +15,8 @@ import pytest
 from recorder.tools import measure
 from recorder.tools.api_client import folder_storage
 from recorder.tools.content import tone_hz
-from recorder.tools.offline.merge import Options, merge
+from recorder.tools.offline.merge import merge
+from recorder.tools.offline.options import Options
 from recorder.tools.publish import Publication, Publisher
 from recorder.tools.publish_media import Library, VideoCodec
 from tests.e2e import requests

@@ -5,6 +5,7 @@ Lists may come from anywhere: each slice they name is a plain file of the same f
 
 import re
 import xml.etree.ElementTree as ET
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +26,10 @@ _MPD = re.compile(r"(?:bak(?P<backup>\d+)_)?(?P<stem>.+)__uid_s_(?P<uid>\d+)__ui
 _SENT_AGAIN = re.compile(r".*_(?P<tick>\d+)_(?P<index>\d+)\.m3u8")
 _SLICE = re.compile(r"(?:bak\d+_)?(?P<stem>.+)_(?P<utc>\d{17})\.(?:ts|webm)")
 _SLICE_KIND = re.compile(r"__uid_e_(audio|video|av)_\d{17}\.\w+")
-_EXTINF = re.compile(r"\d+(?:\.\d+)?")
-_ROTATE = re.compile(r"WIDTH=(\d+),HEIGHT=(\d+),ROTATE=(\d+)(?:,TIME=(\d+))?")
+_EXTINF = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
+_ROTATE = re.compile(r"ROTATE=(\d+)(?:,TIME=(\d+))?")
 _ATTRIBUTE = re.compile(r'([\w:-]+)="([^"]*)"')
+_LONGEST_SECONDS = 86_400
 _BOTH: tuple[Kind, Kind] = ("audio", "video")
 
 
@@ -91,7 +93,7 @@ def individuals(folder: Path) -> list[Source]:
         OfflineError: there is none, or a list makes no sense.
     """
     found: dict[_Recording, list[_List]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
+    for path in _files(folder):
         if match := _TRACK_LIST.fullmatch(path.name) or _MPD.fullmatch(path.name):
             told = match.groupdict()
             version = (int(told["index"]), int(told["tick"])) if told.get("index") else None
@@ -107,8 +109,8 @@ def composites(folder: Path) -> list[Source]:
         OfflineError: there is none, or a list makes no sense.
     """
     found: dict[_Recording, list[_List]] = defaultdict(list)
-    for path in sorted(folder.glob("*.m3u8")):
-        told = [] if "__uid_s_" in path.name else read(path)
+    for path in _files(folder):
+        told = read(path) if path.suffix == ".m3u8" and "__uid_s_" not in path.name else []
         match = _SLICE.fullmatch(told[0][1].path.name) if told else None
         if match:
             bare = re.sub(r"^bak\d+_", "", path.name)
@@ -168,6 +170,10 @@ def unix_ns(digits: str) -> int:
 # ---- which lists count -------------------------------------------------------------------------------------------
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
 def _backup(digits: str | None) -> int:
     return int(digits) if digits else -1
 
@@ -211,12 +217,17 @@ def _in_order(lists: Iterable[tuple[int, Iterable[_Told]]], kind: Kind) -> tuple
         for kinds, piece in told:
             if kind in kinds:
                 found.setdefault(piece.path, (backup, piece))
-    kept = [
-        piece
-        for backup, piece in found.values()
-        if not any(newer > backup and other.start_ns <= piece.start_ns < other.end_ns for newer, other in found.values())
-    ]
-    return tuple(sorted(kept, key=lambda piece: (piece.start_ns, piece.path)))
+    kept: list[Piece] = []
+    for backup in sorted({backup for backup, _ in found.values()}, reverse=True):
+        starts = [piece.start_ns for piece in kept]
+        kept += [piece for number, piece in found.values() if number == backup and not _is_within(kept, starts, piece)]
+        kept.sort(key=lambda piece: (piece.start_ns, piece.path))
+    return tuple(kept)
+
+
+def _is_within(kept: Sequence[Piece], starts: Sequence[int], piece: Piece) -> bool:
+    index = bisect_right(starts, piece.start_ns) - 1
+    return index >= 0 and piece.start_ns < kept[index].end_ns
 
 
 # ---- reading a list ----------------------------------------------------------------------------------------------
@@ -240,7 +251,7 @@ def _read_m3u8(path: Path) -> Iterator[_Told]:
             duration_ns = _duration_ns(line.removeprefix("#EXTINF:").partition(",")[0], path)
         elif line.startswith("#EXT-X-AGORA-ROTATE"):
             if match := _ROTATE.search(line):
-                shapes.tell(match[3], match[4])
+                shapes.tell(match[1], match[2])
         elif line and not line.startswith("#"):
             piece = _piece(path, line, duration_ns)
             yield _kinds(path, piece), replace(piece, shapes=shapes.before(piece))
@@ -255,9 +266,11 @@ def _read_mpd(path: Path) -> Iterator[_Told]:
         content = attributes.get("contentType") or attributes.get("mimeType", "").partition("/")[0]
         if content in _BOTH:
             kind = "audio" if content == "audio" else "video"
+        if element == "SegmentTimeline":
             durations = []
-        if element == "S" and attributes.get("d", "").isdecimal():
-            durations += [int(attributes["d"]) * MS] * (1 + int(attributes.get("r", "0")) if attributes.get("r", "0").isdecimal() else 1)
+        if element == "S" and re.fullmatch(r"\d{1,8}", attributes.get("d", "")):
+            repeated = attributes.get("r", "")
+            durations += [int(attributes["d"]) * MS] * (1 + int(repeated) if re.fullmatch(r"\d{1,4}", repeated) else 1)
         if {"width", "height", "rotate"} <= attributes.keys():
             shapes.tell(attributes["rotate"], attributes.get("time"))
         if "media" in attributes:
@@ -294,7 +307,7 @@ class _Shapes:
             moment = unix_ns(time) if time else None
         except ValueError:
             raise OfflineError(f"{self._path.name} tells a rotation of {time}, which is no time") from None
-        if not degrees.isdecimal() or int(degrees) % 90:
+        if degrees not in ("0", "90", "180", "270"):
             raise OfflineError(f"{self._path.name} tells a rotation by {degrees} degrees")
         self._told.append((moment, -int(degrees) % 360))
 
@@ -340,6 +353,6 @@ def _kinds(path: Path, piece: Piece) -> tuple[Kind, ...]:
 
 
 def _duration_ns(text: str, path: Path) -> int:
-    if not _EXTINF.fullmatch(text.strip()) or len(text) > 20:
-        raise OfflineError(f"{path.name} holds a duration that is none: {text!r}")
+    if not _EXTINF.fullmatch(text.strip()) or float(text) > _LONGEST_SECONDS:
+        raise OfflineError(f"{path.name} holds a duration that is none: {text[:40]!r}")
     return round(float(text) * 1e9)

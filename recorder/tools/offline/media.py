@@ -90,6 +90,7 @@ class _Found:
     codec: str
     form: tuple[int, str]  # sound: rate and layout
     extradata: bytes | None
+    late_ns: int  # by how much what it decodes to comes later than its moment
 
 
 def look(piece: Piece, *, whole: bool = False) -> Facts:
@@ -100,26 +101,26 @@ def look(piece: Piece, *, whole: bool = False) -> Facts:
     """
     times: dict[Kind, list[int]] = {"audio": [], "video": []}
     first: dict[Kind, Coded] = {}
-    end_ns = 0
+    ends: dict[Kind, tuple[int, int]] = {}  # moment of the last packet, and how long it lasts
     with opened(piece.path) as container:
         streams = _streams(container)
         for kind, packet in _demuxed(container, streams, piece.start_ns):
             first.setdefault(kind, packet)
+            ends[kind] = max(ends.get(kind, (0, 0)), (packet.time_ns - piece.start_ns, packet.lasts_ns))
             if len(times[kind]) < _LOOK_PACKETS:
                 times[kind].append(packet.time_ns)
             elif not whole and all(len(times[wanted]) == _LOOK_PACKETS for wanted in streams):
                 break
-            end_ns = max(end_ns, packet.time_ns + packet.lasts_ns - piece.start_ns)
         video, audio = streams.get("video"), streams.get("audio")
         seen = None
         if isinstance(video, VideoStream) and "video" in first:
             size = (video.codec_context.width, video.codec_context.height)
             seen = VideoFacts(video.codec_context.name, size, _interval_ns(times["video"]), first["video"].keyframe)
-            end_ns = max(end_ns, times["video"][-1] - piece.start_ns + seen.interval_ns) if whole else end_ns
         heard = None
         if isinstance(audio, AudioStream) and "audio" in first:
             adts_rate = _adts_rate(first["audio"].data) if audio.codec_context.name == "aac" else None
             heard = AudioFacts(audio.codec_context.name, adts_rate or audio.rate, audio.channels, adts_rate is not None)
+    end_ns = max((at_ns + (lasts_ns or _interval_ns(times[kind])) for kind, (at_ns, lasts_ns) in ends.items()), default=0)
     return Facts(seen, heard, end_ns if whole else None)
 
 
@@ -216,26 +217,30 @@ def _found(pieces: Sequence[Piece], kind: Kind) -> Iterator[_Found]:
                 continue
             form = (context.sample_rate, context.layout.name) if isinstance(context, AudioCodecContext) else (0, "")
             extradata = bytes(context.extradata) if context.extradata else None
+            late_ns = _OPUS_DELAY_NS if context.name == "opus" and piece.path.suffix == ".ts" else 0
             for packet_kind, packet in _demuxed(container, streams, piece.start_ns):
                 if packet_kind == kind and (following is None or packet.time_ns < following.start_ns):
-                    yield _Found(packet, context.name, form, extradata)
+                    yield _Found(packet, context.name, form, extradata, late_ns)
 
 
 def _decoded(pieces: Sequence[Piece], kind: Kind) -> Iterator[tuple[int, VideoFrame | AudioFrame]]:
     """One decoder for all slices of the same form: the sound of one goes on in the next, a forced cut has no keyframe."""
     decoder: VideoCodecContext | AudioCodecContext | None = None
-    form: tuple[object, ...] = ()
-    shift_ns = 0
+    last: _Found | None = None
     for found in _found(pieces, kind):
-        if decoder is None or form != (found.codec, found.form, found.extradata if found.codec != "h264" else None):
-            if decoder:
-                yield from ((time_ns + shift_ns, frame) for time_ns, frame in _frames(decoder, None))
-            form = (found.codec, found.form, found.extradata if found.codec != "h264" else None)
-            decoder = _decoder(found, kind)
-            shift_ns = -_OPUS_DELAY_NS if found.codec == "opus" and pieces[0].path.suffix == ".ts" else 0
-        yield from ((time_ns + shift_ns, frame) for time_ns, frame in _frames(decoder, found.coded))
-    if decoder:
-        yield from ((time_ns + shift_ns, frame) for time_ns, frame in _frames(decoder, None))
+        if decoder is None or last is None or not _goes_on(last, found):
+            if decoder and last:
+                yield from _frames(decoder, None, last.late_ns)
+            decoder, last = _decoder(found, kind), found
+        yield from _frames(decoder, found.coded, found.late_ns)
+    if decoder and last:
+        yield from _frames(decoder, None, last.late_ns)
+
+
+def _goes_on(last: _Found, found: _Found) -> bool:
+    """H.264 tells its parameters in the stream."""
+    same = (last.codec, last.form, last.late_ns) == (found.codec, found.form, found.late_ns)
+    return same and (found.codec == "h264" or last.extradata == found.extradata)
 
 
 def _decoder(found: _Found, kind: Kind) -> VideoCodecContext | AudioCodecContext:
@@ -255,7 +260,9 @@ def _decoder(found: _Found, kind: Kind) -> VideoCodecContext | AudioCodecContext
     return context
 
 
-def _frames(decoder: VideoCodecContext | AudioCodecContext, packet: Coded | None) -> Iterator[tuple[int, VideoFrame | AudioFrame]]:
+def _frames(
+    decoder: VideoCodecContext | AudioCodecContext, packet: Coded | None, late_ns: int
+) -> Iterator[tuple[int, VideoFrame | AudioFrame]]:
     raw: Packet[Stream] | None = None
     if packet:
         raw = Packet(packet.data)
@@ -266,7 +273,7 @@ def _frames(decoder: VideoCodecContext | AudioCodecContext, packet: Coded | None
         return  # damaged: the picture before stands, or it is silent
     for frame in frames:
         if frame.pts is not None:
-            yield frame.pts, frame
+            yield frame.pts - late_ns, frame
 
 
 def _ns(value: int, time_base: Fraction | None) -> int:

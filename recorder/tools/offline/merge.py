@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 LOG, DONE = "convert.log", "convert-done.txt"  # of the original's tool
 
 _COMPAT_FPS: Final = 15
+_LONGEST_NS: Final = 31 * 86_400 * SECOND
 _FPS_LIMITS: Final = (5, 60)  # of a source
 _KBPS_LIMITS: Final = (50, 20_000)
 
@@ -69,8 +70,7 @@ def merge(folder: Path, options: Options, progress: Progress = lambda *_: None) 
     """
     if wrong := options.problems():
         raise OfflineError("; ".join(wrong))
-    if not options.compat:
-        return list(_merged(folder, effective(options), progress))
+    # Scripts made for the original's tool wait for its mark of completion.
     (folder / DONE).unlink(missing_ok=True)
     made: list[Path] = []
     with (folder / LOG).open("a") as file:
@@ -81,6 +81,8 @@ def merge(folder: Path, options: Options, progress: Progress = lambda *_: None) 
         except OfflineError as error:
             file.write(f"{_now()} failed: {error}\n")
             raise
+        if not made:
+            raise OfflineError(f"there is nothing to make of what is recorded in {folder}")
         file.write(f"{_now()} done\n")
     (folder / DONE).write_text("".join(f"{path.name}\n" for path in made))
     return made
@@ -116,7 +118,7 @@ def _merged(folder: Path, options: Options, progress: Progress) -> Iterator[Path
         for job in _jobs(one, name, options):
             yield _make(folder / job.name, job, one, options, progress)
         if options.shots_ms is not None:
-            yield from take(folder, name, one.source.video, segments(one.source.pieces), options.shots_ms)
+            yield from take(folder, name, one.source.video, options.shots_ms)
         if options.each_slice:
             yield from _each_slice(folder, one, progress)
 
@@ -150,9 +152,14 @@ def _look(source: Source, *, ignore_missing: bool) -> _Looked:
     for piece in source.pieces:
         if not piece.missing:
             try:
-                facts[piece.path] = look(piece, whole=piece.duration_ns < SECOND)
+                known = look(piece, whole=piece.duration_ns < SECOND)
             except OfflineError as error:
                 broken[piece.path] = str(error)
+                continue
+            if known.video or known.audio or piece.duration_ns < SECOND:
+                facts[piece.path] = known
+            else:
+                broken[piece.path] = f"{piece.path.name} holds no media"
     if broken and not ignore_missing:
         raise OfflineError("; ".join(broken.values()))
 
@@ -182,13 +189,17 @@ def _jobs(looked: _Looked, name: str, options: Options) -> Iterator[_Job]:
                 yield job
     else:
         axis = Axis(spans, drop_absences=options.drop_absences)
+        if axis.length_ns > _LONGEST_NS:
+            raise OfflineError(f"{name} lasts {axis.length_ns / SECOND / 86_400:.0f} days with its absences: -s leaves them out")
         audio = () if options.mode == PICTURES else source.audio
         video = () if options.mode == SOUND else source.video
         if job := _whole(f"{name}_0_merge{_mark(options)}", "_av", audio, video, axis):
             yield replace(job, window=_window(options, axis, name), name=options.output or job.name)
-    if options.also_sound and source.video and options.mode != SOUND:
+    if options.also_sound:
         for span in spans:
-            if job := _whole(f"{name}_{utc(span.begin_ns // MS)}", "", within(source.audio, span), (), Axis([span])):
+            audio, video = within(source.audio, span), within(source.video, span)
+            is_there = options.mode == SEGMENTS and not video
+            if job := None if is_there else _whole(f"{name}_{utc(span.begin_ns // MS)}", "", audio, (), Axis([span])):
                 yield job
 
 
@@ -238,7 +249,7 @@ def _video(job: _Job, looked: _Looked, options: Options) -> tuple[tuple[int, int
     covered = [Span(span.begin_ns - job.window.begin_ns, span.end_ns - job.window.begin_ns) for span in job.axis.covered(pieces)]
     is_short = longest_hold_ns(covered, length_ns) <= pictures.MAX_HOLD_NS
     if not _asks_for_encoding(options) and pictures.copyable(facts, pieces) and is_short:
-        return facts[0].size, pictures.copied(pieces, job.place, length_ns, facts[0].interval_ns)
+        return next(fact.size for fact in facts if all(fact.size)), pictures.copied(pieces, job.place, length_ns, facts[0].interval_ns)
     encoding = _encoding(looked, options)
     black = _gaps(covered, length_ns) if options.fill == "black_frame" else []
     return encoding.size, pictures.encoded(pieces, job.place, length_ns, encoding, black)

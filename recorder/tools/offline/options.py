@@ -38,7 +38,7 @@ class Options:
     begin_s: float | None = None
     length_s: float | None = None
     output: str | None = None  # name of the file
-    compat: bool = False  # the original's defaults, log and mark of completion
+    compat: bool = False  # the original's defaults
     ignore_missing: bool = False  # slices that are missing or broken are absences
 
     def problems(self) -> list[str]:

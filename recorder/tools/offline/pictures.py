@@ -12,10 +12,11 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
 from mixer.canvas import Canvas
-from mixer.fit import Size, Tile, fit
+from mixer.fit import Size, Tile, even, fit
 from mixer.picture import BLACK, Picture
 from recorder.media.pictures import frame_of
 from recorder.media.scale import Scaler
+from recorder.tools.offline import OfflineError
 from recorder.tools.offline.lists import Piece
 from recorder.tools.offline.media import SECOND, Coded, VideoFacts, coded, pictures
 from recorder.tools.offline.timeline import Span
@@ -24,6 +25,7 @@ MAX_HOLD_NS = 6 * 3600 * SECOND  # longer than 2^31 ticks of 90 kHz a picture ca
 
 _BT601 = 6  # AVColorSpace SMPTE 170M
 _KEYFRAME_SECONDS = 2
+_MAX_SIDE = 4096
 
 Place = Callable[[int], int | None]  # from a moment to the output's time; None: not there
 
@@ -31,7 +33,7 @@ Place = Callable[[int], int | None]  # from a moment to the output's time; None:
 def copyable(facts: Sequence[VideoFacts], pieces: Sequence[Piece]) -> bool:
     """Whether an MP4 can hold it as it is: H.264 of one size that needs no turning."""
     turned = any(shape.rotation for piece in pieces for shape in piece.shapes)
-    return not turned and {fact.codec for fact in facts} == {"h264"} and len({fact.size for fact in facts}) == 1
+    return not turned and {fact.codec for fact in facts} == {"h264"} and len({fact.size for fact in facts if all(fact.size)}) == 1
 
 
 def copied(pieces: Sequence[Piece], place: Place, length_ns: int, interval_ns: int) -> Iterator[Coded]:
@@ -170,7 +172,14 @@ class _Encoder:
 
 
 def largest(facts: Sequence[tuple[Piece, VideoFacts]]) -> tuple[int, int]:
-    """The size that holds each picture by itself, upright; even."""
-    sizes = [Size(*fact.size).turned(rotation) for piece, fact in facts for rotation in {shape.rotation for shape in piece.shapes} or {0}]
+    """The size that holds each picture by itself, upright; even. The size of a slice without keyframe is not known.
+
+    Raises:
+        OfflineError: none is known.
+    """
+    known = [(piece, Size(*fact.size)) for piece, fact in facts if all(fact.size)]
+    sizes = [size.turned(shape.rotation) for piece, size in known for shape in piece.shapes]
+    if not sizes:
+        raise OfflineError(f"no picture can be seen in {', '.join(piece.path.name for piece, _ in facts)}")
     width, height = max(size.width for size in sizes), max(size.height for size in sizes)
-    return width - width % 2, height - height % 2
+    return even(min(width, _MAX_SIDE)), even(min(height, _MAX_SIDE))

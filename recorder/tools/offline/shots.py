@@ -1,4 +1,4 @@
-"""Screenshots of a recorded participant, at a fixed interval from the begin of each recording segment."""
+"""Screenshots of a recorded participant, at a fixed interval from the begin of its video in each recording segment."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from recorder.outputs.names import utc
 from recorder.tools.offline.lists import MS, Piece
 from recorder.tools.offline.media import pictures
 from recorder.tools.offline.output import whole
-from recorder.tools.offline.timeline import Axis, Span, within
+from recorder.tools.offline.timeline import Axis, Span, segments, within
 
 
-def take(folder: Path, name: str, pieces: Sequence[Piece], spans: Sequence[Span], every_ms: int) -> Iterator[Path]:
-    """`<name>_<utc of the segment>_<index>.jpg`: what was seen `index` intervals after the begin of the segment.
+def take(folder: Path, name: str, pieces: Sequence[Piece], every_ms: int) -> Iterator[Path]:
+    """`<name>_<utc>_<index>.jpg`: what was seen `index` intervals after `utc`, the begin of the video in a recording segment.
 
     An instant in which no video ran has no picture, and its index is left out.
 
@@ -23,7 +23,7 @@ def take(folder: Path, name: str, pieces: Sequence[Piece], spans: Sequence[Span]
         OfflineError: a slice cannot be read, or a picture cannot be written.
     """
     every_ns = every_ms * MS
-    for span in spans:
+    for span in segments(pieces):
         seen = within(pieces, span)
         running = Axis([span]).covered(seen)
         for index, frame, rotation in _shown(seen, span, every_ns):
