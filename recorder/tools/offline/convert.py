@@ -13,8 +13,9 @@ from av.stream import Stream
 
 from recorder.media.encode import RATE
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.lists import Piece, Source, source_of
-from recorder.tools.offline.media import SECOND, Facts, Samples, look, opened, single
+from recorder.tools.offline.contents import contents
+from recorder.tools.offline.lists import Source, source_of
+from recorder.tools.offline.media import SECOND, Samples, opened, single
 from recorder.tools.offline.merge import merge_source
 from recorder.tools.offline.output import Progress, whole
 from recorder.tools.offline.sound import copied, copyable_channels, encoded_channels, laid
@@ -114,14 +115,11 @@ def _options(target: str) -> dict[str, str]:
 
 def _encoded(path: Path, target: str, output: Path, progress: Progress) -> None:
     """The sound alone, with as many channels as it has."""
-    source = _source(path)
-    if source.missing:
-        raise OfflineError(f"slices are missing or empty: {', '.join(source.missing)}")
-    facts = {piece: look(piece, whole=piece.duration_ns < SECOND) for piece in source.audio}
-    pieces = [_measured(piece, fact) for piece, fact in facts.items() if fact.audio]
-    if not pieces:
+    found = contents(_source(path))
+    pieces = found.source.audio
+    known = found.heard(pieces)
+    if not known:
         raise OfflineError(f"{path.name} holds no sound")
-    known = [fact.audio for fact in facts.values() if fact.audio]
     axis = Axis(segments(pieces))
     container_format, encoder, bit_rate = _ENCODERS[target]
     if target == "aac" and (same := copyable_channels(known)):
@@ -141,10 +139,6 @@ def _encoded(path: Path, target: str, output: Path, progress: Progress) -> None:
             progress(output.name, at_ns, axis.length_ns)
         new.mux(stream.encode(None))
     progress(output.name, axis.length_ns, axis.length_ns)
-
-
-def _measured(piece: Piece, facts: Facts) -> Piece:
-    return Piece(piece.path, piece.start_ns, piece.duration_ns or facts.end_ns or 0, piece.shapes)
 
 
 def _frames(parts: Iterable[Samples], channels: int) -> Iterator[tuple[AudioFrame, int]]:

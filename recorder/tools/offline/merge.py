@@ -5,17 +5,17 @@ Media is copied unless an option, or the media itself, asks for encoding: an abs
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from recorder.frames import Kind
 from recorder.outputs.names import utc
 from recorder.tools.offline import OfflineError, pictures, sound
+from recorder.tools.offline.contents import Contents, complain, contents
 from recorder.tools.offline.lists import MS, Piece, Source, composites, individuals
-from recorder.tools.offline.media import SECOND, AudioFacts, Coded, Facts, VideoFacts, look
+from recorder.tools.offline.media import SECOND, Coded
 from recorder.tools.offline.options import PICTURES, SEGMENTS, SOUND, Options, effective
 from recorder.tools.offline.output import Progress, write_mp4
 from recorder.tools.offline.shots import take
@@ -29,22 +29,6 @@ _COMPAT_FPS: Final = 15
 _LONGEST_NS: Final = 31 * 86_400 * SECOND
 _FPS_LIMITS: Final = (5, 60)  # of a source
 _KBPS_LIMITS: Final = (50, 20_000)
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """A source, and what its slices hold."""
-
-    source: Source
-    facts: Mapping[Path, Facts]
-
-    @property
-    def has_video(self) -> bool:
-        return any(not piece.missing for piece in self.source.video)
-
-    @property
-    def has_audio(self) -> bool:
-        return any(not piece.missing for piece in self.source.audio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +62,18 @@ def merge(folder: Path, options: Options, progress: Progress = lambda *_: None) 
             for path in _merged(folder, effective(options), progress):
                 made.append(path)
                 file.write(f"{_now()} made {path.name}\n")
+            if not made:
+                raise OfflineError(f"there is nothing to make of what is recorded in {folder}{_behind(options)}")  # noqa: TRY301
         except OfflineError as error:
             file.write(f"{_now()} failed: {error}\n")
             raise
-        if not made:
-            raise OfflineError(f"there is nothing to make of what is recorded in {folder}")
         file.write(f"{_now()} done\n")
     (folder / DONE).write_text("".join(f"{path.name}\n" for path in made))
     return made
+
+
+def _behind(options: Options) -> str:
+    return "" if options.begin_s is None else f", {options.begin_s:g} s after its begin"
 
 
 def merge_source(source: Source, output: Path, progress: Progress = lambda *_: None, *, video: bool = True) -> None:
@@ -94,43 +82,35 @@ def merge_source(source: Source, output: Path, progress: Progress = lambda *_: N
     Raises:
         OfflineError: slices are missing or broken, or hold nothing for such a file.
     """
-    _complain([source])
-    looked = _look(source, ignore_missing=False)
-    seen = looked.source.video if video else ()
-    if not seen and not looked.has_audio:
+    found = contents(source)
+    if not video:
+        found = replace(found, source=replace(found.source, video=()))
+    job = _whole(output.stem, "", found.source.audio, found.source.video, Axis(segments(found.source.pieces)))
+    if job is None:
         raise OfflineError(f"{output.name} would be empty")
-    axis = Axis(segments(looked.source.pieces))
-    _make(output, _Job(output.name, looked.source.audio, seen, axis, Span(0, axis.length_ns)), looked, Options(), progress)
+    if not _make(output, job, found, Options(), progress):
+        raise OfflineError(f"{output.name} would be empty")
 
 
 def _merged(folder: Path, options: Options, progress: Progress) -> Iterator[Path]:
-    found = composites(folder) if options.composite else individuals(folder)
-    sources = [source for source in found if options.uid in (None, source.uid)]
+    everybody = composites(folder) if options.composite else individuals(folder)
+    sources = [source for source in everybody if options.uid in (None, source.uid)]
     if not sources:
         raise OfflineError(f"nothing is recorded of {options.uid} in {folder}")
     if options.output is not None and len(sources) > 1:
         raise OfflineError(f"-o names one file, but there are {len(sources)} recordings of {options.uid}")
     if not options.ignore_missing:
-        _complain(sources)
-    looked = [_look(source, ignore_missing=options.ignore_missing) for source in sources]
-    for one, name in zip(looked, _names(sources), strict=True):
+        complain(sources)
+    found = [contents(source, ignore_missing=options.ignore_missing) for source in sources]
+    for one, name in zip(found, _names(sources), strict=True):
         log.info("merging", extra={"source": name, "slices": len(one.source.pieces)})
         for job in _jobs(one, name, options):
-            yield _make(folder / job.name, job, one, options, progress)
+            if _make(folder / job.name, job, one, options, progress):
+                yield folder / job.name
         if options.shots_ms is not None:
             yield from take(folder, name, one.source.video, options.shots_ms)
         if options.each_slice:
             yield from _each_slice(folder, one, progress)
-
-
-def _complain(sources: Sequence[Source]) -> None:
-    missing = sorted({name for source in sources for name in source.missing})
-    if missing:
-        raise OfflineError(f"{len(missing)} {_slices(missing)} missing or empty: {', '.join(missing)}")
-
-
-def _slices(names: Sequence[str]) -> str:
-    return "slice is" if len(names) == 1 else "slices are"
 
 
 def _names(sources: Sequence[Source]) -> list[str]:
@@ -142,45 +122,11 @@ def _names(sources: Sequence[Source]) -> list[str]:
     ]
 
 
-# ---- what there is -----------------------------------------------------------------------------------------------
-
-
-def _look(source: Source, *, ignore_missing: bool) -> _Looked:
-    """Look at each slice once. What a list does not say is measured; those that hold nothing are left out."""
-    facts: dict[Path, Facts] = {}
-    broken: dict[Path, str] = {}
-    for piece in source.pieces:
-        if not piece.missing:
-            try:
-                known = look(piece, whole=piece.duration_ns < SECOND)
-            except OfflineError as error:
-                broken[piece.path] = str(error)
-                continue
-            if known.video or known.audio or piece.duration_ns < SECOND:
-                facts[piece.path] = known
-            else:
-                broken[piece.path] = f"{piece.path.name} holds no media"
-    if broken and not ignore_missing:
-        raise OfflineError("; ".join(broken.values()))
-
-    def kept(pieces: Sequence[Piece], kind: Kind) -> tuple[Piece, ...]:
-        found = []
-        for piece in pieces:
-            known = facts.get(piece.path)
-            if known is None:
-                found.append(replace(piece, missing=True))
-            elif known.video if kind == "video" else known.audio:
-                found.append(replace(piece, duration_ns=piece.duration_ns or known.end_ns or 0))
-        return tuple(found) if any(not piece.missing for piece in found) else ()
-
-    return _Looked(replace(source, audio=kept(source.audio, "audio"), video=kept(source.video, "video")), facts)
-
-
 # ---- what is to be made ------------------------------------------------------------------------------------------
 
 
-def _jobs(looked: _Looked, name: str, options: Options) -> Iterator[_Job]:
-    source = looked.source
+def _jobs(found: Contents, name: str, options: Options) -> Iterator[_Job]:
+    source = found.source
     spans = segments(source.pieces)
     if options.mode == SEGMENTS:
         for span in spans:
@@ -193,8 +139,9 @@ def _jobs(looked: _Looked, name: str, options: Options) -> Iterator[_Job]:
             raise OfflineError(f"{name} lasts {axis.length_ns / SECOND / 86_400:.0f} days with its absences: -s leaves them out")
         audio = () if options.mode == PICTURES else source.audio
         video = () if options.mode == SOUND else source.video
-        if job := _whole(f"{name}_0_merge{_mark(options)}", "_av", audio, video, axis):
-            yield replace(job, window=_window(options, axis, name), name=options.output or job.name)
+        window = _window(options, axis)
+        if window.length_ns > 0 and (job := _whole(f"{name}_0_merge{_mark(options)}", "_av", audio, video, axis)):
+            yield replace(job, window=window, name=options.output or job.name)
     if options.also_sound:
         for span in spans:
             audio, video = within(source.audio, span), within(source.video, span)
@@ -221,47 +168,52 @@ def _mark(options: Options) -> str:
     return f"_{options.begin_s:.3f}{length}"
 
 
-def _window(options: Options, axis: Axis, name: str) -> Span:
+def _window(options: Options, axis: Axis) -> Span:
+    """Its length is not positive where the participant's recording ends before."""
     begin_ns = round((options.begin_s or 0) * SECOND)
-    end_ns = axis.length_ns if options.length_s is None else min(axis.length_ns, begin_ns + round(options.length_s * SECOND))
-    if end_ns <= begin_ns:
-        raise OfflineError(f"-b {options.begin_s} is behind the end of {name}, {axis.length_ns / SECOND:.3f} s")
-    return Span(begin_ns, end_ns)
+    end_ns = axis.length_ns if options.length_s is None else begin_ns + round(options.length_s * SECOND)
+    return Span(begin_ns, min(axis.length_ns, end_ns))
 
 
 # ---- making it ---------------------------------------------------------------------------------------------------
 
 
-def _make(path: Path, job: _Job, looked: _Looked, options: Options, progress: Progress) -> Path:
+def _make(path: Path, job: _Job, found: Contents, options: Options, progress: Progress) -> bool:
+    """False: nothing was recorded in the window."""
     length_ns = job.window.length_ns
-    size, video = _video(job, looked, options)
-    write_mp4(path, size, video, _audio(job, looked), lambda done_ns: progress(job.name, done_ns, length_ns))
+    size, video = _video(job, found, options)
+    audio = _audio(job, found)
+    if video is None and audio is None:
+        return False
+    write_mp4(path, size, video, audio, lambda done_ns: progress(job.name, done_ns, length_ns))
     progress(job.name, length_ns, length_ns)
-    return path
+    return True
 
 
-def _video(job: _Job, looked: _Looked, options: Options) -> tuple[tuple[int, int] | None, Iterator[Coded] | None]:
-    pieces = job.axis.needed(job.video, job.window, lambda piece: _starts_with_keyframe(piece, looked))
-    facts = [fact for piece in pieces if (fact := _seen(piece, looked))]
+def _video(job: _Job, found: Contents, options: Options) -> tuple[tuple[int, int] | None, Iterator[Coded] | None]:
+    """The size of the pictures, and they themselves."""
+    independent = {piece for piece, fact in found.seen(job.video) if fact.starts_with_keyframe}
+    pieces = job.axis.needed(job.video, job.window, independent.__contains__)
+    facts = [fact for _, fact in found.seen(pieces)]
     if not facts:
         return None, None
     length_ns = job.window.length_ns
     covered = [Span(span.begin_ns - job.window.begin_ns, span.end_ns - job.window.begin_ns) for span in job.axis.covered(pieces)]
     is_short = longest_hold_ns(covered, length_ns) <= pictures.MAX_HOLD_NS
     if not _asks_for_encoding(options) and pictures.copyable(facts, pieces) and is_short:
-        return next(fact.size for fact in facts if all(fact.size)), pictures.copied(pieces, job.place, length_ns, facts[0].interval_ns)
-    encoding = _encoding(looked, options)
+        size = next(fact.size for fact in facts if all(fact.size))
+        return size, pictures.copied(pieces, job.place, length_ns, facts[0].interval_ns)
+    encoding = _encoding(found, options)
     black = _gaps(covered, length_ns) if options.fill == "black_frame" else []
     return encoding.size, pictures.encoded(pieces, job.place, length_ns, encoding, black)
 
 
-def _audio(job: _Job, looked: _Looked) -> Iterator[Coded] | None:
+def _audio(job: _Job, found: Contents) -> Iterator[Coded] | None:
     pieces = job.axis.needed(job.audio, job.window, lambda piece: not piece.missing)
-    facts = [fact for piece in pieces if (fact := _heard(piece, looked))]
+    facts = found.heard(pieces)
     if not facts:
         return None
-    channels = sound.copyable_channels(facts)
-    if channels:
+    if channels := sound.copyable_channels(facts):
         return sound.copied(pieces, job.place, job.window.length_ns, channels)
     channels = sound.encoded_channels(facts)
     return sound.encoded(sound.laid(pieces, job.place, job.window.length_ns, channels), channels)
@@ -271,9 +223,9 @@ def _asks_for_encoding(options: Options) -> bool:
     return bool(options.fps or options.size or options.kbps or options.fill == "black_frame" or options.compat)
 
 
-def _encoding(looked: _Looked, options: Options) -> pictures.Encoding:
+def _encoding(found: Contents, options: Options) -> pictures.Encoding:
     """As the source is where nothing else is asked for; of all of a participant, so that its segments are alike."""
-    pieces = [(piece, fact) for piece in looked.source.video if (fact := _seen(piece, looked))]
+    pieces = found.seen(found.source.video)
     usual_ns = sorted(fact.interval_ns for _, fact in pieces)[len(pieces) // 2]
     fps = options.fps or (_COMPAT_FPS if options.compat else min(max(round(SECOND / usual_ns), _FPS_LIMITS[0]), _FPS_LIMITS[1]))
     lasting_ns = sum(piece.duration_ns for piece, _ in pieces)
@@ -287,26 +239,14 @@ def _gaps(covered: Sequence[Span], length_ns: int) -> list[Span]:
     return [Span(begin_ns, end_ns) for begin_ns, end_ns in zip(edges[::2], edges[1::2], strict=True) if begin_ns < end_ns]
 
 
-def _seen(piece: Piece, looked: _Looked) -> VideoFacts | None:
-    return None if piece.missing else looked.facts[piece.path].video
-
-
-def _heard(piece: Piece, looked: _Looked) -> AudioFacts | None:
-    return None if piece.missing else looked.facts[piece.path].audio
-
-
-def _starts_with_keyframe(piece: Piece, looked: _Looked) -> bool:
-    fact = _seen(piece, looked)
-    return fact is not None and fact.starts_with_keyframe
-
-
-def _each_slice(folder: Path, looked: _Looked, progress: Progress) -> Iterator[Path]:
+def _each_slice(folder: Path, found: Contents, progress: Progress) -> Iterator[Path]:
     """An MP4 or M4A beside each TS slice, under its name."""
-    for piece in looked.source.pieces:
+    for piece in found.source.pieces:
         if piece.path.suffix == ".ts" and not piece.missing:
-            audio, video = ((piece,) if piece in pieces else () for pieces in (looked.source.audio, looked.source.video))
-            if job := _whole(piece.path.stem, "", audio, video, Axis([Span(piece.start_ns, piece.end_ns)])):
-                yield _make(folder / job.name, job, looked, Options(), progress)
+            audio, video = ((piece,) if piece in pieces else () for pieces in (found.source.audio, found.source.video))
+            job = _whole(piece.path.stem, "", audio, video, Axis([Span(piece.start_ns, piece.end_ns)]))
+            if job and _make(folder / job.name, job, found, Options(), progress):
+                yield folder / job.name
 
 
 def _now() -> str:
