@@ -8,7 +8,8 @@ import pytest
 from recorder.outputs import merged
 from recorder.protocol import Slice
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.lists import Piece, Shape, Source, composites, individuals, source_of, unix_ns
+from recorder.tools.offline.lists import Source, composites, individuals, source_of
+from recorder.tools.offline.playlist import Piece, Turn, unix_ns
 
 STEM = "sid713476478245_cnameagora"
 SECOND = 1_000_000_000
@@ -70,10 +71,10 @@ def test_the_documented_example(tmp_path: Path) -> None:
     assert [piece.duration_ns for piece in source.video] == [6_332_000_000, 9_442_000_000, 2 * SECOND]
     start = unix_ns(stamp(0))
     assert [piece.start_ns - start for piece in source.video] == [0, 6 * SECOND, 15 * SECOND]
-    assert [piece.shapes for piece in source.video] == [
-        (Shape(start, 0),),
-        (Shape(start + 6 * SECOND, 270),),  # clockwise
-        (Shape(start + 15 * SECOND, 270),),  # it goes on
+    assert [piece.turns for piece in source.video] == [
+        (Turn(start, 0),),
+        (Turn(start + 6 * SECOND, 270),),  # clockwise
+        (Turn(start + 15 * SECOND, 270),),  # it goes on
     ]
 
 
@@ -82,8 +83,8 @@ def test_rotations_inside_of_a_slice_count_from_their_moments(tmp_path: Path) ->
     late = rotations.replace("TIME=2", f"TIME={unix_ns(stamp(2)) // 1_000_000}").replace("TIME=4", f"TIME={stamp(4)}")
     source = only(lay(tmp_path, late + slices(name("video", 0), name("video", 5)), listed("video")))
     start = unix_ns(stamp(0))
-    assert source.video[0].shapes == (Shape(start, 0), Shape(start + 2 * SECOND, 270), Shape(start + 4 * SECOND, 180))
-    assert source.video[1].shapes == (Shape(start + 5 * SECOND, 180),)
+    assert source.video[0].turns == (Turn(start, 0), Turn(start + 2 * SECOND, 270), Turn(start + 4 * SECOND, 180))
+    assert source.video[1].turns == (Turn(start + 5 * SECOND, 180),)
 
 
 def test_of_several_versions_the_last_one_sent_again_or_the_plain_one_counts(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_an_mpd_gives_the_slices_that_no_list_names(tmp_path: Path, text: str) -
     assert names(source.video) == [name("video", 0, "webm"), name("video", 5, "webm")]
     assert names(source.audio) == [name("audio", 1, "webm")]
     assert source.video[0].duration_ns == 5 * SECOND  # the list of the kind counts
-    assert source.video[1].shapes[0].rotation == 270
+    assert source.video[1].turns[0].rotation == 270
     if text == MPD_TEXT:
         assert source.video[1].duration_ns == 2 * SECOND
     assert source.audio[0].duration_ns == 0
@@ -161,7 +162,7 @@ def test_our_own_mpd(tmp_path: Path) -> None:
     source = only(tmp_path)
     assert names(source.video) == [item.name for item in video]
     assert [piece.duration_ns for piece in source.video] == [4 * SECOND] * 3
-    assert [piece.shapes[0].rotation for piece in source.video] == [0, 270, 270]
+    assert [piece.turns[0].rotation for piece in source.video] == [0, 270, 270]
     assert len(source.audio) == 1
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder.tools.offline.lists import Piece
+from recorder.tools.offline.playlist import Piece
 from recorder.tools.offline.timeline import Axis, Span, longest_hold_ns, segments, within
 
 SECOND = 1_000_000_000

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from recorder.frames import Kind
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.lists import Piece, Source
+from recorder.tools.offline.lists import Source
 from recorder.tools.offline.media import SECOND, AudioFacts, Facts, VideoFacts, look
+from recorder.tools.offline.playlist import Piece
 
 
 @dataclass(frozen=True, slots=True)

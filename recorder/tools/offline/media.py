@@ -32,7 +32,7 @@ from recorder.frames import Kind
 from recorder.media.encode import RATE
 from recorder.media.pictures import picture_of
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.lists import Piece, Shape
+from recorder.tools.offline.playlist import Piece, Turn
 
 SECOND = 1_000_000_000
 DEMUXERS = {".ts": "mpegts", ".webm": "webm", ".mp4": "mp4", ".m4a": "mp4", ".aac": "aac", ".mp3": "mp3", ".wav": "wav"}
@@ -136,7 +136,7 @@ def coded(pieces: Sequence[Piece], kind: Kind) -> Iterator[Coded]:
 
 def pictures(pieces: Sequence[Piece]) -> Iterator[tuple[int, Picture, VideoFrame]]:
     """Decoded pictures with their moments, as the mixer's pictures, to be turned, and as they are."""
-    turns = [shape for piece in pieces for shape in piece.shapes]
+    turns = [turn for piece in pieces for turn in piece.turns]
     rotation = 0
     for time_ns, frame in _decoded(pieces, "video"):
         assert isinstance(frame, VideoFrame)
@@ -295,4 +295,4 @@ def _adts_rate(data: bytes) -> int | None:
 
 def single(path: Path) -> Piece:
     """A file that stands for itself, from zero on."""
-    return Piece(path, 0, 0, (Shape(0, 0),))
+    return Piece(path, 0, 0, (Turn(0, 0),))

@@ -14,10 +14,11 @@ from typing import Final
 from recorder.outputs.names import utc
 from recorder.tools.offline import OfflineError, pictures, sound
 from recorder.tools.offline.contents import Contents, complain, contents
-from recorder.tools.offline.lists import MS, Piece, Source, composites, individuals
+from recorder.tools.offline.lists import Source, composites, individuals
 from recorder.tools.offline.media import SECOND, Coded
 from recorder.tools.offline.options import PICTURES, SEGMENTS, SOUND, Options, effective
 from recorder.tools.offline.output import Progress, write_mp4
+from recorder.tools.offline.playlist import MS, Piece
 from recorder.tools.offline.shots import take
 from recorder.tools.offline.timeline import Axis, Span, longest_hold_ns, segments, within
 
@@ -202,7 +203,7 @@ def _video(job: _Job, found: Contents, options: Options) -> tuple[tuple[int, int
     is_short = longest_hold_ns(covered, length_ns) <= pictures.MAX_HOLD_NS
     if not _asks_for_encoding(options) and pictures.copyable(facts, pieces) and is_short:
         size = next(fact.size for fact in facts if all(fact.size))
-        return size, pictures.copied(pieces, job.place, length_ns, facts[0].interval_ns)
+        return size, pictures.copied(pieces, job.place, length_ns)
     encoding = _encoding(found, options)
     black = _gaps(covered, length_ns) if options.fill == "black_frame" else []
     return encoding.size, pictures.encoded(pieces, job.place, length_ns, encoding, black)

@@ -17,8 +17,8 @@ from mixer.picture import BLACK, Picture
 from recorder.media.pictures import frame_of
 from recorder.media.scale import Scaler
 from recorder.tools.offline import OfflineError
-from recorder.tools.offline.lists import Piece
 from recorder.tools.offline.media import SECOND, Coded, VideoFacts, coded, pictures
+from recorder.tools.offline.playlist import Piece
 from recorder.tools.offline.timeline import Span
 
 MAX_HOLD_NS = 6 * 3600 * SECOND  # longer than 2^31 ticks of 90 kHz a picture cannot stand in an MP4 of libav's
@@ -32,11 +32,11 @@ Place = Callable[[int], int | None]  # from a moment to the output's time; None:
 
 def copyable(facts: Sequence[VideoFacts], pieces: Sequence[Piece]) -> bool:
     """Whether an MP4 can hold it as it is: H.264 of one size that needs no turning."""
-    turned = any(shape.rotation for piece in pieces for shape in piece.shapes)
+    turned = any(turn.rotation for piece in pieces for turn in piece.turns)
     return not turned and {fact.codec for fact in facts} == {"h264"} and len({fact.size for fact in facts if all(fact.size)}) == 1
 
 
-def copied(pieces: Sequence[Piece], place: Place, length_ns: int, interval_ns: int) -> Iterator[Coded]:
+def copied(pieces: Sequence[Piece], place: Place, length_ns: int) -> Iterator[Coded]:
     """Pictures as they are; each stands until the next one, the last one to the end.
 
     Before zero stand those that the one which is seen at zero needs.
@@ -47,7 +47,7 @@ def copied(pieces: Sequence[Piece], place: Place, length_ns: int, interval_ns: i
         at_ns = place(packet.time_ns)
         if at_ns is None or at_ns >= length_ns:
             continue
-        ready = [replace(packet, time_ns=at_ns, lasts_ns=interval_ns)]
+        ready = [replace(packet, time_ns=at_ns)]
         if last is None and at_ns <= 0:
             held = [*([] if packet.keyframe else held), *ready]
             continue
@@ -62,7 +62,7 @@ def copied(pieces: Sequence[Piece], place: Place, length_ns: int, interval_ns: i
             yield last
         last = one
     if last:
-        yield replace(last, lasts_ns=max(interval_ns, length_ns - last.time_ns))
+        yield replace(last, lasts_ns=length_ns - last.time_ns)
 
 
 def _before_zero(held: Sequence[Coded]) -> list[Coded]:
@@ -178,7 +178,7 @@ def largest(facts: Sequence[tuple[Piece, VideoFacts]]) -> tuple[int, int]:
         OfflineError: none is known.
     """
     known = [(piece, Size(*fact.size)) for piece, fact in facts if all(fact.size)]
-    sizes = [size.turned(shape.rotation) for piece, size in known for shape in piece.shapes]
+    sizes = [size.turned(turn.rotation) for piece, size in known for turn in piece.turns]
     if not sizes:
         raise OfflineError(f"no picture can be seen in {', '.join(piece.path.name for piece, _ in facts)}")
     width, height = max(size.width for size in sizes), max(size.height for size in sizes)

@@ -8,9 +8,9 @@ from av.video.frame import VideoFrame
 from recorder.media.pictures import rgb_of
 from recorder.outputs import jpeg
 from recorder.outputs.names import utc
-from recorder.tools.offline.lists import MS, Piece
 from recorder.tools.offline.media import pictures
 from recorder.tools.offline.output import whole
+from recorder.tools.offline.playlist import MS, Piece
 from recorder.tools.offline.timeline import Axis, Span, segments, within
 
 

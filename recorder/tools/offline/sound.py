@@ -6,8 +6,8 @@ import numpy as np
 
 from recorder.media.encode import FRAME_SAMPLES, RATE, AudioEncoder
 from recorder.outputs.mux import AAC_FRAME_NS
-from recorder.tools.offline.lists import Piece
 from recorder.tools.offline.media import SECOND, AudioFacts, Coded, Samples, coded, sound
+from recorder.tools.offline.playlist import Piece
 
 _STRETCH = 10 * RATE  # samples of silence laid at a time
 _SEAM = RATE // 400  # samples: sound that is less apart goes on; names of slices tell whole milliseconds
@@ -101,4 +101,6 @@ def _silence(samples: int, channels: int) -> Iterator[Samples]:
 
 def _silent_frame(channels: int) -> bytes:
     encoder = AudioEncoder(_MONO if channels == 1 else _STEREO)
-    return encoder.encode(np.zeros((channels, 8 * FRAME_SAMPLES), np.float32))[-1].data
+    packets = encoder.encode(np.zeros((channels, 8 * FRAME_SAMPLES), np.float32))
+    encoder.flush()  # libav complains of what is left inside
+    return packets[-1].data

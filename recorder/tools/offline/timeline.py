@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from recorder.tools.offline.lists import Piece
+from recorder.tools.offline.playlist import Piece
 
 ABSENCE_NS = 15_000_000_000  # a longer gap ends a recording segment
 _SEAM_NS = 100_000_000  # slices further apart do not continue each other
