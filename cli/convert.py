@@ -44,7 +44,7 @@ def command(*, source: Path, formats: tuple[str, ...], output: Path | None) -> N
     try:
         with bars() as progress:
             made = convert_folder(source, formats[0], target, progress) if source.is_dir() else [convert(source, target, output, progress)]
-    except OfflineError as error:
+    except (OfflineError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for path in made:
         click.echo(click.format_filename(path))

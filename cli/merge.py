@@ -84,7 +84,7 @@ def command(
     try:
         with bars() as progress:
             made = merge(where, options, progress)
-    except OfflineError as error:
+    except (OfflineError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for path in made:
         click.echo(click.format_filename(path))

@@ -3,15 +3,18 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from cli.convert import command
+from recorder.outputs.mux import TsFile
 from recorder.spec import Canvas
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
 from recorder.tools.offline import OfflineError
 from recorder.tools.offline.convert import SOURCES, TARGETS, Target, convert, convert_folder
+from tests import outputs_media
 from tests.offline_media import SID, person, recording
 
 NATIVE, WEBM = 101, 102
@@ -130,6 +133,21 @@ def test_a_folder_by_command(folder: Path) -> None:
     assert all(path.with_suffix(".m4a").exists() for path in sound)
     answer = CliRunner().invoke(command, [str(sound[0]), "wav", "-o", str(folder / "x.wav")], catch_exceptions=False)
     assert (answer.exit_code, answer.stdout) == (0, f"{folder / 'x.wav'}\n")
+
+
+@pytest.mark.parametrize("first", ["video", "audio"])
+def test_what_begins_later_comes_later(tmp_path: Path, first: str) -> None:
+    file = TsFile(tmp_path / "one.ts", video=True, audio="aac")
+    late = {"video": 0, "audio": 0} | {"audio" if first == "video" else "video": outputs_media.SECOND_NS}
+    for item in outputs_media.video("h264", 30):
+        file.write_video(item.data, item.time_ns + late["video"], item.time_ns + late["video"], keyframe=item.keyframe)
+    for item in outputs_media.aac(96):
+        file.write_audio(item.data, item.time_ns + late["audio"])
+    file.close()
+    streams = {stream.kind: stream for stream in measure.probe(convert(tmp_path / "one.ts", "mp4")).streams}
+    assert streams["video"].start == pytest.approx(1 if first == "audio" else 0, abs=0.03)
+    onset = np.flatnonzero(np.abs(measure.samples_of(tmp_path / "one.mp4")[1]) > 0.1)[0] / 48_000
+    assert streams["audio"].start + onset == pytest.approx(1 if first == "video" else 0, abs=0.03)
 
 
 @pytest.mark.parametrize(

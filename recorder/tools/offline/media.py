@@ -31,6 +31,7 @@ from mixer.picture import Picture
 from recorder.frames import Kind
 from recorder.media.encode import RATE
 from recorder.media.pictures import picture_of
+from recorder.outputs.mux import AAC_FRAME_NS
 from recorder.tools.offline import OfflineError
 from recorder.tools.offline.playlist import Piece, Turn
 
@@ -38,6 +39,7 @@ SECOND = 1_000_000_000
 DEMUXERS = {".ts": "mpegts", ".webm": "webm", ".mp4": "mp4", ".m4a": "mp4", ".aac": "aac", ".mp3": "mp3", ".wav": "wav"}
 
 _NANOSECONDS = Fraction(1, SECOND)
+_PRIMING_NS = 2 * AAC_FRAME_NS
 _LOOK_PACKETS = 32  # of each kind, to learn what a slice holds
 _USUAL_INTERVAL_NS = SECOND // 15
 _OPUS_DELAY_NS = 312 * SECOND // RATE  # libopus's look-ahead, which a transport stream does not tell
@@ -189,12 +191,15 @@ def _streams(container: InputContainer) -> dict[Kind, Stream]:
 
 
 def _demuxed(container: InputContainer, streams: dict[Kind, Stream], start_ns: int) -> Iterator[tuple[Kind, Coded]]:
-    """Packets with moments: the slice's start is that of its picture if there is one, as the recorder cuts slices."""
+    """Packets with moments.
+
+    A slice of both kinds starts with its picture: sound that lies shortly before primes the decoder. Else with what comes first.
+    """
     kinds: dict[int, Kind] = {stream.index: kind for kind, stream in streams.items()}
     if not kinds:
         return
-    lead = next(iter(streams.values()))
-    zero_ns = _ns(lead.start_time or 0, lead.time_base)
+    starts = [_ns(stream.start_time or 0, stream.time_base) for stream in streams.values()]
+    zero_ns = starts[0] if starts[0] - min(starts) < _PRIMING_NS else min(starts)
     if container.format.name.startswith(("matroska", "mov")) and abs(zero_ns) < SECOND:
         zero_ns = 0  # these count from their start by themselves
     for packet in container.demux(list(streams.values())):
