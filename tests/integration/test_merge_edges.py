@@ -1,6 +1,8 @@
 """`merge` where recordings are not as they should be, or not as they mostly are."""
 
+import contextlib
 import hashlib
+import random
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
@@ -199,3 +201,31 @@ def test_progress_is_told(folder: Folder) -> None:
     assert done == sorted(done)
     assert done[-1] == told[-1][2]
     assert len(done) > 15
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_anywhere_is_told_or_survived(damaged: Folder, tmp_path: Path, seed: int) -> None:
+    folder = Path(shutil.copytree(damaged.path, tmp_path / "copy"))
+    chance = random.Random(seed)
+    for path in chance.sample(sorted(path for path in folder.iterdir() if path.is_file()), 2):
+        data = bytearray(path.read_bytes())
+        for _ in range(chance.choice((1, 5, 50))):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        path.write_bytes(data[: chance.randrange(len(data) // 2, 2 * len(data))])
+    with contextlib.suppress(OfflineError):
+        merge(folder, Options(mode=ALL, fps=chance.choice((None, 10)), ignore_missing=chance.random() < 0.5))
+    assert not list(folder.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    people = [person(end=3), person(102, "vp8", end=3)]
+    return recording(tmp_path_factory.mktemp("damaged"), people, 3, slice_seconds=1.5, stream_mode="standard")
+
+
+def test_names_that_are_no_text_are_told(folder: Folder) -> None:
+    path = folder.path / f"{SID}_room__uid_s_{UID}__uid_e_video.m3u8"
+    path.write_bytes(path.read_bytes().replace(b"_2023", b"\xff_2023"))
+    with pytest.raises(OfflineError, match="slices are missing"):
+        merge(folder.path, ALL_OF_IT)
+    assert r"\udcff_2023" in (folder.path / LOG).read_text()

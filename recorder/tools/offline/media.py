@@ -175,10 +175,12 @@ def opened(path: Path) -> Iterator[InputContainer]:
         OfflineError: it cannot be read, also later.
     """
     try:
-        with av.open(f"file:{path}", format=DEMUXERS[path.suffix]) as container:
+        with av.open(f"file:{path}", format=DEMUXERS[path.suffix], metadata_errors="replace") as container:
             yield container
     except (FFmpegError, EOFError) as error:
         raise OfflineError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except IndexError as error:  # PyAV knows only the streams that were there at first
+        raise OfflineError(f"{path.name} cannot be read: a stream begins in the middle of it") from error
 
 
 def _streams(container: InputContainer) -> dict[Kind, Stream]:

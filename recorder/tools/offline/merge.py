@@ -58,7 +58,7 @@ def merge(folder: Path, options: Options, progress: Progress = lambda *_: None) 
     # Scripts made for the original's tool wait for its mark of completion.
     (folder / DONE).unlink(missing_ok=True)
     made: list[Path] = []
-    with (folder / LOG).open("a") as file:
+    with (folder / LOG).open("a", errors="backslashreplace") as file:
         try:
             for path in _merged(folder, effective(options), progress):
                 made.append(path)
@@ -69,7 +69,7 @@ def merge(folder: Path, options: Options, progress: Progress = lambda *_: None) 
             file.write(f"{_now()} failed: {error}\n")
             raise
         file.write(f"{_now()} done\n")
-    (folder / DONE).write_text("".join(f"{path.name}\n" for path in made))
+    (folder / DONE).write_text("".join(f"{path.name}\n" for path in made), errors="surrogateescape")
     return made
 
 
