@@ -9,6 +9,7 @@ from recorder.outputs import merged
 from recorder.outputs.playlist import render
 from recorder.protocol import Slice
 from recorder.spec import Canvas, RecordingSpec
+from recorder.tools import measure
 from tests.integration.media import Person
 from tests.integration.straight_line import Recorded, record
 
@@ -63,6 +64,12 @@ def recording(
     if stream_mode == "standard":
         _write_merged(folder, slices)
     return Folder(folder, slices)
+
+
+def brightness(path: Path, moments: Sequence[float]) -> list[float]:
+    """Mean luma of what is seen at these seconds."""
+    frames = [(at, float(measure.luma_of(frame).mean())) for at, frame in measure.video_frames(path)]
+    return [[mean for at, mean in frames if at <= moment][-1] for moment in moments]
 
 
 def _write_merged(folder: Path, slices: dict[str, list[Slice]]) -> None:

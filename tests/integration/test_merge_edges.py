@@ -21,7 +21,7 @@ from recorder.tools.offline import OfflineError
 from recorder.tools.offline.merge import DONE, LOG, merge
 from recorder.tools.offline.options import ALL, PICTURES, SOUND, Options
 from tests import outputs_media
-from tests.offline_media import SID, Folder, person, recording
+from tests.offline_media import SID, Folder, brightness, person, recording
 
 UID = 101
 ALL_OF_IT = Options(mode=ALL)
@@ -59,11 +59,21 @@ def test_pictures_are_copied_and_stand_while_nothing_comes(folder: Folder) -> No
     assert not [onset for onset in measure.beep_onsets(path, tone_hz(UID)) if 6.5 < onset < 11.5]
 
 
-def test_black_while_nothing_comes_however_short(folder: Folder) -> None:
-    (path,) = merge(folder.path, Options(mode=ALL, fill="black_frame"))
-    brightness = [(at, float(measure.luma_of(frame).mean())) for at, frame in measure.video_frames(path)]
-    assert max(mean for at, mean in brightness if 6.2 < at < 11.9) < 20
-    assert min(mean for at, mean in brightness if at < 5.9 or at > 12.1) > 30
+@pytest.mark.parametrize(("fps", "frames"), [(None, 12 * 30 + 1), (20, 18 * 20)])
+def test_black_while_nothing_comes_however_short(folder: Folder, fps: int | None, frames: int) -> None:
+    (path,) = merge(folder.path, Options(mode=ALL, fill="black_frame", fps=fps))
+    assert max(brightness(path, (6.1, 9, 11.9))) < 20
+    assert min(brightness(path, (0.1, 5.9, 12.1, 17.9))) > 30
+    assert len(list(measure.video_frames(path))) == pytest.approx(frames, abs=1)
+    assert max(map(abs, measure.av_offsets(path, tone_hz(UID)))) < (0.02 if fps is None else 0.035)
+
+
+def test_black_before_the_first_picture(tmp_path: Path) -> None:
+    people = [person(codec=None, end=2), person(sound=False, start=2, end=4)]
+    folder = recording(tmp_path, people, 4)
+    (path,) = merge(folder.path, Options(mode=ALL, size=(160, 90)))
+    assert max(brightness(path, (0, 1.9))) < 20
+    assert min(brightness(path, (2.1, 3.9))) > 30
 
 
 def test_a_failover_that_overlaps(folder: Folder) -> None:

@@ -18,6 +18,7 @@ from recorder.tools.offline.convert import convert
 from recorder.tools.replay import replay
 from tests.corpus import Scenario, write
 from tests.corpus_senders import Picture, Sender
+from tests.offline_media import brightness
 
 SID = "a" * 32
 NATIVE, WEBM, HEARD, AWAY, TURNING = range(101, 106)
@@ -210,9 +211,8 @@ def test_black_while_away(folder: Path) -> None:
     _merged(folder, "--avtype", "audio_video", "--fill_strategy", "black_frame", "--uid", AWAY)
     path = folder / "104_0_merge_av.mp4"
     _check(path, AWAY)
-    brightness = [(at, float(measure.luma_of(frame).mean())) for at, frame in measure.video_frames(path)]
-    assert max(mean for at, mean in brightness if 4.2 < at < 20) < 20
-    assert min(mean for at, mean in brightness if at < 3.8 or at > 21) > 30
+    assert max(brightness(path, (4.2, 10, 19.8))) < 20
+    assert min(brightness(path, (0.1, 3.8, 21, 23.9))) > 30
 
 
 def test_a_turned_camera_is_upright(folder: Path) -> None:

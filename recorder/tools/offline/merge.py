@@ -204,7 +204,7 @@ def _video(job: _Job, found: Contents, options: Options) -> tuple[tuple[int, int
     if not _asks_for_encoding(options) and pictures.copyable(facts, pieces) and is_short:
         size = next(fact.size for fact in facts if all(fact.size))
         return size, pictures.copied(pieces, job.place, length_ns)
-    encoding = _encoding(found, options)
+    encoding = _encoding(found, options, constant=bool(options.fps) or options.compat or not is_short)
     black = _gaps(covered, length_ns) if options.fill == "black_frame" else []
     return encoding.size, pictures.encoded(pieces, job.place, length_ns, encoding, black)
 
@@ -224,7 +224,7 @@ def _asks_for_encoding(options: Options) -> bool:
     return bool(options.fps or options.size or options.kbps or options.fill == "black_frame" or options.compat)
 
 
-def _encoding(found: Contents, options: Options) -> pictures.Encoding:
+def _encoding(found: Contents, options: Options, *, constant: bool) -> pictures.Encoding:
     """As the source is where nothing else is asked for; of all of a participant, so that its segments are alike."""
     pieces = found.seen(found.source.video)
     usual_ns = sorted(fact.interval_ns for _, fact in pieces)[len(pieces) // 2]
@@ -232,7 +232,7 @@ def _encoding(found: Contents, options: Options) -> pictures.Encoding:
     lasting_ns = sum(piece.duration_ns for piece, _ in pieces)
     bits = sum(piece.path.stat().st_size for piece, _ in pieces) * 8
     kbps = options.kbps or min(max(round(bits * 1e6 / max(lasting_ns, SECOND)), _KBPS_LIMITS[0]), _KBPS_LIMITS[1])
-    return pictures.Encoding(options.size or pictures.largest(pieces), fps, kbps)
+    return pictures.Encoding(options.size or pictures.largest(pieces), fps, kbps, constant)
 
 
 def _gaps(covered: Sequence[Span], length_ns: int) -> list[Span]:

@@ -1,5 +1,6 @@
-"""Pictures on the output's timeline: H.264 copied, or decoded, drawn on a canvas and encoded at a constant rate."""
+"""Pictures on the output's timeline: H.264 copied, or decoded, drawn on a canvas and encoded."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,13 +20,14 @@ from recorder.media.scale import Scaler
 from recorder.tools.offline import OfflineError
 from recorder.tools.offline.media import SECOND, Coded, VideoFacts, coded, pictures
 from recorder.tools.offline.playlist import Piece
-from recorder.tools.offline.timeline import Span
+from recorder.tools.offline.timeline import SEAM_NS, Span
 
 MAX_HOLD_NS = 6 * 3600 * SECOND  # longer than 2^31 ticks of 90 kHz a picture cannot stand in an MP4 of libav's
 
 _BT601 = 6  # AVColorSpace SMPTE 170M
 _KEYFRAME_SECONDS = 2
 _MAX_SIDE = 4096
+_CLOCK_HZ = 90_000
 
 Place = Callable[[int], int | None]  # from a moment to the output's time; None: not there
 
@@ -41,33 +43,7 @@ def copied(pieces: Sequence[Piece], place: Place, length_ns: int) -> Iterator[Co
 
     Before zero stand those that the one which is seen at zero needs.
     """
-    held: list[Coded] = []  # from the last keyframe before zero on
-    last: Coded | None = None
-    for packet in coded(pieces, "video"):
-        at_ns = place(packet.time_ns)
-        if at_ns is None or at_ns >= length_ns:
-            continue
-        ready = [replace(packet, time_ns=at_ns)]
-        if last is None and at_ns <= 0:
-            held = [*([] if packet.keyframe else held), *ready]
-            continue
-        if held:
-            ready, held = [*_before_zero(held), *ready], []
-        for one in ready:
-            if last:
-                yield last
-            last = one
-    for one in _before_zero(held):
-        if last:
-            yield last
-        last = one
-    if last:
-        yield replace(last, lasts_ns=length_ns - last.time_ns)
-
-
-def _before_zero(held: Sequence[Coded]) -> list[Coded]:
-    """The last one is seen at zero."""
-    return [*held[:-1], *(replace(one, time_ns=0) for one in held[-1:])]
+    return _to_the_end(_copied(pieces, place, length_ns), length_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,42 +53,116 @@ class Encoding:
     size: tuple[int, int]  # even
     fps: int
     kbps: int
+    constant: bool  # `fps` pictures in each second; else each at its moment
 
 
 def encoded(pieces: Sequence[Piece], place: Place, length_ns: int, encoding: Encoding, black: Sequence[Span] = ()) -> Iterator[Coded]:
-    """Each picture of the output shows what was to be seen then, in full and in the middle of black; nothing is seen in `black`.
+    """Pictures in full and in the middle of black. Nothing is seen before the first one, and from the begin of each of `black` on."""
+    return _to_the_end(_encoded(pieces, place, length_ns, encoding, black), length_ns)
 
-    Pictures stand on a grid that begins with the first of the source, so that a source of the same rate is met exactly.
-    """
+
+def _to_the_end(packets: Iterator[Coded], length_ns: int) -> Iterator[Coded]:
+    last: Coded | None = None
+    for packet in packets:
+        if last:
+            yield last
+        last = packet
+    if last:
+        yield replace(last, lasts_ns=length_ns - last.time_ns)
+
+
+# ---- copied ------------------------------------------------------------------------------------------------------
+
+
+def _copied(pieces: Sequence[Piece], place: Place, length_ns: int) -> Iterator[Coded]:
+    held: list[Coded] = []  # from the last keyframe before zero on
+    is_begun = False
+    for packet in coded(pieces, "video"):
+        at_ns = place(packet.time_ns)
+        if at_ns is None or at_ns >= length_ns:
+            continue
+        moved = replace(packet, time_ns=at_ns)
+        if at_ns <= 0 and not is_begun:
+            held = [*([] if packet.keyframe else held), moved]
+            continue
+        yield from _seen_at_zero(held)
+        held, is_begun = [], True
+        yield moved
+    yield from _seen_at_zero(held)
+
+
+def _seen_at_zero(held: Sequence[Coded]) -> Iterator[Coded]:
+    """The last one is."""
+    yield from held[:-1]
+    yield from (replace(one, time_ns=0) for one in held[-1:])
+
+
+# ---- encoded -----------------------------------------------------------------------------------------------------
+
+_Seen = tuple[int, Picture | None]  # from when on; None: nothing
+
+
+def _encoded(pieces: Sequence[Piece], place: Place, length_ns: int, encoding: Encoding, black: Sequence[Span]) -> Iterator[Coded]:
     encoder = _Encoder(encoding)
-    tick_ns = Fraction(SECOND, encoding.fps)
     page, nothing = _Page(encoding.size), _Page(encoding.size)
-    origin_ns: int | None = None
-    tick = 0
-    is_empty = True
+    seen = _seen(pieces, place, length_ns, black)
+    drawn: Picture | None = None
+    for at_ns, picture in _at_a_constant_rate(seen, length_ns, encoding.fps) if encoding.constant else _as_they_came(seen):
+        if picture and picture is not drawn:
+            page.draw(picture)
+            drawn = picture
+        yield from encoder.encode((page if picture else nothing).frame, at_ns)
+    yield from encoder.flush()
 
-    def until(end_ns: int) -> Iterator[Coded]:
-        """Encode what is on the page for all ticks before `end_ns`."""
-        nonlocal tick
-        while (at_ns := (origin_ns or 0) + int(tick * tick_ns)) < end_ns:
-            is_black = is_empty or any(span.begin_ns <= at_ns < span.end_ns for span in black)
-            yield from encoder.encode((nothing if is_black else page).frame, tick, at_ns)
-            tick += 1
 
+def _seen(pieces: Sequence[Piece], place: Place, length_ns: int, black: Sequence[Span]) -> Iterator[_Seen]:
+    """In order; what comes before zero may be seen at zero."""
+    gaps = deque(span.begin_ns for span in black)
+    first = True
     for time_ns, picture, _ in pictures(pieces):
         at_ns = place(time_ns)
         if at_ns is None:
             continue
         if at_ns >= length_ns:
             break
-        if at_ns >= 0:
-            if origin_ns is None:
-                origin_ns = at_ns % int(tick_ns)
-            yield from until(at_ns - int(tick_ns / 2))  # a picture is due at the tick nearest to its moment
-        page.draw(picture)
-        is_empty = False
-    yield from until(max(length_ns - int(tick_ns / 2), 1 if tick == 0 else 0))
-    yield from encoder.flush()
+        if first and at_ns > SEAM_NS:
+            yield 0, None
+        while gaps and gaps[0] <= at_ns:
+            yield gaps.popleft(), None
+        yield at_ns, picture
+        first = False
+    yield from ((begin_ns, None) for begin_ns in gaps)
+
+
+def _as_they_came(seen: Iterator[_Seen]) -> Iterator[_Seen]:
+    waiting: _Seen | None = None
+    for at_ns, picture in seen:
+        if waiting and at_ns > max(0, waiting[0]):
+            yield max(0, waiting[0]), waiting[1]
+        waiting = at_ns, picture
+    if waiting:
+        yield max(0, waiting[0]), waiting[1]
+
+
+def _at_a_constant_rate(seen: Iterator[_Seen], length_ns: int, fps: int) -> Iterator[_Seen]:
+    """On a grid that begins with the first picture; each is seen from the place nearest to its moment on."""
+    tick_ns = Fraction(SECOND, fps)
+    origin_ns: int | None = None
+    shown: Picture | None = None
+    tick = 0
+
+    def until(end_ns: float) -> Iterator[_Seen]:
+        nonlocal tick
+        while (at_ns := (origin_ns or 0) + int(tick * tick_ns)) < end_ns:
+            yield at_ns, shown
+            tick += 1
+
+    for at_ns, picture in seen:
+        if picture and at_ns >= 0 and origin_ns is None:
+            origin_ns = at_ns % int(tick_ns)
+        yield from until(at_ns - int(tick_ns / 2))
+        shown = picture
+    yield from until(max(length_ns - int(tick_ns / 2), 0 if tick else 1))
 
 
 class _Page:
@@ -143,7 +193,7 @@ class _Encoder:
         assert isinstance(context, VideoCodecContext)
         context.width, context.height = encoding.size
         context.pix_fmt = "yuv420p"
-        context.framerate, context.time_base = Fraction(encoding.fps), Fraction(1, encoding.fps)
+        context.framerate, context.time_base = Fraction(encoding.fps), Fraction(1, _CLOCK_HZ)
         context.sample_aspect_ratio = Fraction(1)
         context.bit_rate = encoding.kbps * 1000
         context.gop_size = _KEYFRAME_SECONDS * encoding.fps
@@ -153,13 +203,18 @@ class _Encoder:
         context.options = {"preset": "veryfast", "profile": "high"}
         context.open()
         self._context = context
-        self._tick_ns = SECOND // encoding.fps
-        self._times: dict[int, int] = {}
+        self._times: dict[int, int] = {}  # of pictures that are still inside, by their ticks
+        self._last = -1
 
-    def encode(self, frame: VideoFrame, tick: int, at_ns: int) -> Iterator[Coded]:
-        self._times[tick] = at_ns
+    def encode(self, frame: VideoFrame, at_ns: int) -> Iterator[Coded]:
+        """Moments rise; a picture that comes with the one before it is left out."""
+        tick = at_ns * _CLOCK_HZ // SECOND
+        if tick <= self._last:
+            return
+        self._last = tick
         frame.pts, frame.time_base = tick, self._context.time_base
         frame.pict_type = PictureType.NONE
+        self._times[tick] = at_ns
         yield from self._timed(self._context.encode(frame))
 
     def flush(self) -> Iterator[Coded]:
@@ -168,7 +223,7 @@ class _Encoder:
     def _timed(self, packets: "Sequence[Packet[Stream]]") -> Iterator[Coded]:
         for packet in packets:
             if packet.pts is not None:
-                yield Coded(self._times.pop(packet.pts), bytes(packet), packet.is_keyframe, 0, self._tick_ns)
+                yield Coded(self._times.pop(packet.pts), bytes(packet), packet.is_keyframe)
 
 
 def largest(facts: Sequence[tuple[Piece, VideoFacts]]) -> tuple[int, int]:

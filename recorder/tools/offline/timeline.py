@@ -8,7 +8,7 @@ from itertools import pairwise
 from recorder.tools.offline.playlist import Piece
 
 ABSENCE_NS = 15_000_000_000  # a longer gap ends a recording segment
-_SEAM_NS = 100_000_000  # slices further apart do not continue each other
+SEAM_NS = 100_000_000  # slices further apart do not continue each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Axis:
             if begin_ns is None or piece.missing:
                 continue
             end_ns = begin_ns + piece.duration_ns
-            if found and begin_ns - found[-1].end_ns <= _SEAM_NS:
+            if found and begin_ns - found[-1].end_ns <= SEAM_NS:
                 found[-1] = Span(found[-1].begin_ns, max(found[-1].end_ns, end_ns))
             else:
                 found.append(Span(begin_ns, end_ns))
