@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import re
+import subprocess
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -147,6 +149,11 @@ def files(stored: Path) -> dict[tuple[int, str], Path]:
         assert match or _SIDE_FILE.fullmatch(path.name), path.name
         if match and not match["utc"]:
             found[int(match["uid"]), match["kind"]] = path
+        elif match:
+            words = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(path)]
+            probed = subprocess.run(words, capture_output=True, text=True, check=True)
+            assert [stream["codec_type"] for stream in json.loads(probed.stdout)["streams"]] == [match["kind"]]
+            assert probed.stderr == ""
     return found
 
 
