@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
+from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place, TokenExpired
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
@@ -111,7 +111,7 @@ class HubConnector:
             )
         except InvalidStatus as error:
             if error.response.status_code in (401, 403):
-                raise ChannelRefused("the channel refuses the token") from error
+                raise _refused(bytes(error.response.body)) from error
             raise ChannelError(f"the hub answers {error.response.status_code}") from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ChannelError("the hub can't be reached") from error
@@ -295,8 +295,17 @@ def _lost(close_code: int | None) -> ChannelError | None:
     if close_code == messages.CLOSE_REPLACED:
         return Kicked("somebody else joined with the recorder's uid")
     if close_code == messages.CLOSE_TOKEN_EXPIRED:
-        return ChannelRefused("the token expired")
+        return TokenExpired("the token expired")
     return None
+
+
+def _refused(body: bytes) -> ChannelRefused:
+    """Why the hub does not let us in."""
+    try:
+        denial = messages.Denial.model_validate_json(body)
+    except ValidationError:
+        return ChannelRefused("the channel refuses the token")
+    return TokenExpired(denial.reason) if denial.error == "token_expired" else ChannelRefused(denial.reason)
 
 
 def _sent(participant: messages.Participant | None) -> set[Kind]:
