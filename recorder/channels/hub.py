@@ -6,6 +6,7 @@ The WebSocket is the recorder's presence in the channel: invisible to others, go
 import asyncio
 import contextlib
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from urllib.parse import quote
@@ -46,7 +47,13 @@ class HubConnector:
         token = spec.token.get_secret_value() if spec.token else ""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._path = f"{quote(spec.app_id, safe='')}/{quote(spec.channel, safe='')}"
-        self.http = httpx.AsyncClient(base_url=place.url, headers=self._headers, timeout=CONNECT_SECONDS, trust_env=False)
+        self.http = httpx.AsyncClient(
+            base_url=place.url,
+            headers=self._headers,
+            timeout=CONNECT_SECONDS,
+            trust_env=False,
+            verify=ssl.create_default_context(),  # the system's authorities, as for the roster, or those in SSL_CERT_FILE
+        )
 
     async def join(self) -> None:
         use_addresses(self._place.addresses)

@@ -34,7 +34,7 @@ def fail(locks: Lockout, times: int, name: str = "a", address: str = HOME) -> No
 def test_ten_failures_in_a_minute_lock_and_each_lock_is_longer(locks: Lockout, clock: Clock) -> None:
     fail(locks, 9)
     assert locks.locked_for("a", HOME) == 0
-    seen = []
+    seen: list[float] = []
     for _ in range(7):
         fail(locks, 10 - (not seen))
         seen.append(locks.locked_for("a", HOME))

@@ -40,16 +40,15 @@ def upgrade() -> None:
                 for owner, digest, created_ms in rows
             ],
         )
-    with op.batch_alter_table("customers") as customers:
-        customers.drop_column("secret_digest")
-        customers.add_column(sa.Column("name", sa.String(length=64), nullable=False, server_default=""))
-        customers.add_column(sa.Column("max_recordings", sa.BigInteger(), nullable=True))
-    with op.batch_alter_table("apps") as apps:
-        apps.add_column(sa.Column("name", sa.String(length=64), nullable=False, server_default=""))
-        apps.add_column(sa.Column("sealed_certificate", sa.LargeBinary(), nullable=True))
-        apps.add_column(sa.Column("open_channels", sa.Boolean(), nullable=False, server_default=sa.false()))
-        apps.add_column(sa.Column("max_recordings", sa.BigInteger(), nullable=True))
-        apps.add_column(sa.Column("removed_ms", sa.BigInteger(), nullable=True))
+    # Not in a batch: that makes the table anew on SQLite, which the foreign keys of apps and recordings do not let happen.
+    op.drop_column("customers", "secret_digest")
+    op.add_column("customers", sa.Column("name", sa.String(length=64), nullable=False, server_default=""))
+    op.add_column("customers", sa.Column("max_recordings", sa.BigInteger(), nullable=True))
+    op.add_column("apps", sa.Column("name", sa.String(length=64), nullable=False, server_default=""))
+    op.add_column("apps", sa.Column("sealed_certificate", sa.LargeBinary(), nullable=True))
+    op.add_column("apps", sa.Column("open_channels", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("apps", sa.Column("max_recordings", sa.BigInteger(), nullable=True))
+    op.add_column("apps", sa.Column("removed_ms", sa.BigInteger(), nullable=True))
     op.create_index(
         "live_of_app",
         "recordings",
@@ -61,13 +60,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("live_of_app", "recordings")
-    with op.batch_alter_table("apps") as apps:
-        for name in ("removed_ms", "max_recordings", "open_channels", "sealed_certificate", "name"):
-            apps.drop_column(name)
-    with op.batch_alter_table("customers") as customers:
-        customers.drop_column("max_recordings")
-        customers.drop_column("name")
-        customers.add_column(sa.Column("secret_digest", sa.LargeBinary(), nullable=False, server_default=""))
+    for name in ("removed_ms", "max_recordings", "open_channels", "sealed_certificate", "name"):
+        op.drop_column("apps", name)
+    for name in ("max_recordings", "name"):
+        op.drop_column("customers", name)
+    op.add_column("customers", sa.Column("secret_digest", sa.LargeBinary(), nullable=False, server_default=""))
     newest = "SELECT digest FROM secrets WHERE role = 'customer' AND owner_id = customers.id ORDER BY created_ms DESC, id LIMIT 1"
     op.get_bind().execute(sa.text(f"UPDATE customers SET secret_digest = ({newest}) WHERE EXISTS ({newest})"))  # noqa: S608  # constants
     op.drop_index("secrets_of", "secrets")
