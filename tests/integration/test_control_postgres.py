@@ -130,3 +130,18 @@ async def test_usage_is_summed_and_paged(database_url: str, tmp_path: Path) -> N
             assert len(rows) == count
             assert sum(row["seconds"]["hd"] for row in rows) == 8
             assert [month["minutes"] for month in page["months"]] == [{"hd": 1}] * 2
+
+
+async def test_two_control_planes_do_not_exceed_a_quota(database_url: str, tmp_path: Path) -> None:
+    settings = a_deployment(tmp_path / "one", database_url=database_url, max_recordings=3)
+    replica = a_deployment(tmp_path / "two", database_url=database_url, max_recordings=3)
+    async with open_world(settings) as world, world.agent():
+        replica.data_dir.mkdir(mode=0o700)
+        for path in (settings.key_file, settings.credentials_file):
+            shutil.copy2(path, replica.data_dir / path.name)
+        async with open_world(replica) as other, other.agent("node-2"):
+            callers = [replace((world, other)[number % 2].caller, cname=f"room{number}") for number in range(12)]
+            resources = [await caller.resource() for caller in callers]
+            answers = await asyncio.gather(*(caller.start(resource) for caller, resource in zip(callers, resources, strict=True)))
+            assert sorted(answer.status_code for answer in answers) == [200] * 3 + [400] * 9
+            assert {answer.json()["code"] for answer in answers if answer.status_code == 400} == {406}

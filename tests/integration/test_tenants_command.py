@@ -152,6 +152,30 @@ async def test_wrong_tls_ends_the_start_with_one_line(tmp_path: Path, section: s
     assert len(errors.decode().splitlines()) == 1
 
 
+# ---- guessing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(90)
+async def test_who_guesses_is_locked_out_and_nobody_else(tmp_path: Path) -> None:
+    async with api(tmp_path) as service:
+        login = json.loads((service.data / "credentials.json").read_text())
+        right, wrong = (client(service.url, login | changed) for changed in ({}, {"customer_secret": "guess"}))
+        async with right, wrong:
+            assert await status(right) == 200
+
+            async def behind_proxy(http: httpx.AsyncClient, address: str) -> int:
+                return (await http.get("/v1/ncs/ip", headers={"X-Forwarded-For": address})).status_code
+
+            assert [await behind_proxy(wrong, "198.51.100.7") for _ in range(11)] == [401] * 10 + [429]
+            assert await behind_proxy(right, "198.51.100.7") == 429  # not even told that this one is right
+            assert await behind_proxy(right, "203.0.113.9") == 429  # the id is held for those who never signed in
+            assert await status(right) == 200
+            assert [await status(wrong) for _ in range(11)] == [401] * 10 + [429]
+            locked = await right.get("/v1/ncs/ip")
+            assert (locked.status_code, locked.json()) == (429, {"message": "API rate limit exceeded"})
+            assert 25 <= int(locked.headers["retry-after"]) <= 30
+
+
 # ---- commands ----------------------------------------------------------------------------------------------------
 
 

@@ -77,6 +77,15 @@ async def test_while_the_control_plane_is_away_the_last_word_counts(tmp_path: Pa
     assert caught.value.status == 503
 
 
+async def test_strangers_cannot_fill_the_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recorder.hub.rights.APPS_REMEMBERED", 5)
+    rights = AskedRights(Hub(), world.settings.control_socket)
+    for number in range(20):
+        with pytest.raises(Refused):
+            await rights.of(f"app{number}")
+    assert list(rights._known) == [f"app{number}" for number in range(15, 20)]
+
+
 async def test_a_control_plane_that_says_nothing_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recorder.hub.rights.ANSWER_SECONDS", 0.2)
     for answer in (None, b"what?\n", b'{"id": 0, "answer": true, "body": {"type": "done"}}\n'):
