@@ -100,8 +100,9 @@ class Accounts:
         max_recordings: int | None = None,
         owner_id: str | None = None,
         secret: str | None = None,
+        app_id: str | None = None,
     ) -> Issued:
-        """Add a customer or an operator with one secret. `owner_id`, `secret`: those to be used; generated otherwise."""
+        """Add a customer or an operator with one secret, and `app_id` to a customer. `owner_id`, `secret`: generated unless given."""
         _check_name(name)
         owner_id = owner_id or secrets.token_hex(16)
         _check_id(role, owner_id)
@@ -110,6 +111,9 @@ class Accounts:
                 raise AccountError(f"there is a {role} {owner_id} already")
             if role == "customer":
                 session.add(Customer(id=owner_id, name=name, max_recordings=max_recordings, created_ms=self._now_ms()))
+                await session.flush()
+                if app_id is not None:
+                    session.add(App(id=app_id, customer_id=owner_id, name=name, created_ms=self._now_ms()))
             else:
                 session.add(Operator(id=owner_id, name=name, created_ms=self._now_ms()))
             return self._issue(session, role, owner_id, secret or new_secret())
@@ -143,8 +147,7 @@ class Accounts:
         """Add a secret. Those there are stay valid, for `old_end_in_ms` at most unless that is None."""
         async with self._store.write() as session:
             await _need_owner(session, role, owner_id)
-            await session.execute(delete(Secret).where(~self._valid()))
-            old = (await session.scalars(select(Secret).where(Secret.role == role, Secret.owner_id == owner_id))).all()
+            old = (await session.scalars(select(Secret).where(Secret.role == role, Secret.owner_id == owner_id, self._valid()))).all()
             if len(old) >= MOST_SECRETS:
                 raise AccountError(f"{role} {owner_id} has {MOST_SECRETS} secrets, which is the most: revoke one of them first")
             if old_end_in_ms is not None:
@@ -288,6 +291,15 @@ class Certificates:
         cryptography.exceptions.InvalidTag: it was sealed with another master key.
         """
         return self._safe.open(app.sealed_certificate, app.id).decode() if app.sealed_certificate else None
+
+
+async def forget_expired(store: Store, now_ms: int) -> None:
+    """Secrets whose time is over do not come back, even when somebody sets the clock back."""
+    async with store.read() as session:
+        if await session.scalar(select(Secret.id).where(~valid_at(now_ms)).limit(1)) is None:
+            return
+    async with store.write() as session:
+        await session.execute(delete(Secret).where(~valid_at(now_ms)))
 
 
 def valid_at(now_ms: int) -> ColumnElement[bool]:

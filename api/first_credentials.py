@@ -1,12 +1,13 @@
 """What the first start makes: a customer with an app id, and an operator, each in a 0600 file of its own."""
 
 import json
-import secrets
 from pathlib import Path
 from typing import Final
 
-from api.accounts import Accounts
-from api.digests import new_secret
+from sqlalchemy.exc import IntegrityError
+
+from api.accounts import AccountError, Accounts
+from api.digests import Role, new_secret
 from api.masterkey import write_private
 from recorder.settings import ConfigError, Settings
 
@@ -24,19 +25,23 @@ async def ensure_first_credentials(settings: Settings, accounts: Accounts) -> No
     """
     if not await accounts.any("customer"):
         customer_id, secret, app_id = _kept(settings.credentials_file, _CUSTOMER_KEYS)
-        await accounts.create("customer", owner_id=customer_id, secret=secret, name="first")
-        await accounts.create_app(customer_id, app_id=app_id, name="first")
+        await _create(accounts, "customer", customer_id, secret, app_id)
     if not await accounts.any("operator"):
-        operator_id, secret = _kept(settings.operator_file, _OPERATOR_KEYS)
-        await accounts.create("operator", owner_id=operator_id, secret=secret, name="first")
+        await _create(accounts, "operator", *_kept(settings.operator_file, _OPERATOR_KEYS))
+
+
+async def _create(accounts: Accounts, role: Role, owner_id: str, secret: str, app_id: str | None = None) -> None:
+    try:
+        await accounts.create(role, owner_id=owner_id, secret=secret, app_id=app_id, name="first")
+    except (AccountError, IntegrityError):
+        if not await accounts.any(role):  # else another control plane was faster
+            raise
 
 
 def _kept(path: Path, keys: tuple[str, ...]) -> list[str]:
     """The values of `keys` in the file, which is made when there is none."""
     if not path.exists():
-        write_private(
-            path, json.dumps({key: new_secret() if key.endswith("secret") else secrets.token_hex(16) for key in keys}, indent=2) + "\n"
-        )
+        write_private(path, json.dumps({key: new_secret() for key in keys}, indent=2) + "\n")
     try:
         kept = json.loads(path.read_text("utf-8"))
         return [str(kept[key]) for key in keys]

@@ -127,6 +127,18 @@ async def test_old_secrets_end_when_their_time_is_over(world: World) -> None:
     assert [await sign_in(http) for http in (old, *new)] == [401, 401, 200]
 
 
+async def test_what_has_ended_does_not_come_back_with_the_clock(world: World) -> None:
+    first = await world.accounts.create("customer")
+    await world.accounts.rotate("customer", first.id, old_end_in_ms=HOUR_MS)
+    old = world.http(first.id, first.secret)
+    await world.plane.recovery.look()
+    assert await sign_in(old) == 200
+    world.clock.ahead_ms = 2 * HOUR_MS
+    await world.plane.recovery.look()
+    world.clock.ahead_ms = 0
+    assert await sign_in(old) == 401
+
+
 async def test_a_customer_without_secrets_cannot_sign_in(world: World) -> None:
     issued = await world.accounts.create("customer")
     assert await world.accounts.revoke("customer", issued.id, None) == 0
