@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         return self.master_key_file or self.data_dir / "master.key"
 
     def without_secrets(self) -> "Settings":
-        """The copy that a worker gets."""
+        """The copy that agents and workers get: they have no business with the database, nor with certificates."""
         api = self.api.model_copy(update={"database_url": SecretStr("")})
         return self.model_copy(update={"api": api, "hub": self.hub.model_copy(update={"certificates": {}})})
 

@@ -316,7 +316,7 @@ class Recording:
         assert self._events.epoch is not None
         launch = Launch(
             spec_json=self._spec.for_worker().with_secrets(),
-            settings=self._node.settings.without_secrets(),
+            settings=self._node.settings,
             epoch=self._events.epoch,
             folder=self._spool.folder.absolute(),
             task=task,
