@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import alembic.command
+import alembic.config
 import httpx
 import pytest
+from sqlalchemy import create_engine
 
+import api as api_package
 from api.accounts import Accounts
 from api.auth import Gatekeeper
+from api.digests import Digests
 from api.masterkey import load_master_key
 from api.store import open_store
 from cli.demo.processes import free_ports, spawned, until_said
@@ -293,30 +298,31 @@ async def test_the_data_of_another_user_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_customers_of_the_version_before_still_sign_in(tmp_path: Path) -> None:
-    key = load_master_key(tmp_path / "master.key")
-    url, path = f"sqlite+aiosqlite:///{tmp_path / 'recorder.db'}", tmp_path / "recorder.db"
-    async with open_store(url) as store:
-        issued = await Accounts(store, key).create("customer")
-        await Accounts(store, key).create_app(issued.id, app_id="app")
-    with contextlib.closing(sqlite3.connect(path)) as database:  # back to what 0001 made
-        (digest,) = database.execute("SELECT digest FROM secrets").fetchone()
-        before = database.execute("SELECT id, created_ms FROM customers").fetchone()
-        database.executescript(
-            """
-            DROP TABLE secrets; DROP TABLE operators; DROP INDEX live_of_app; DROP TABLE apps; DROP TABLE customers;
-            CREATE TABLE customers (id VARCHAR(64) NOT NULL PRIMARY KEY, secret_digest BLOB NOT NULL, created_ms BIGINT NOT NULL);
-            CREATE TABLE apps (id VARCHAR(64) NOT NULL PRIMARY KEY, customer_id VARCHAR(64) NOT NULL REFERENCES customers (id),
-                created_ms BIGINT NOT NULL);
-            CREATE INDEX ix_apps_customer_id ON apps (customer_id);
-            UPDATE alembic_version SET version_num = '0001';
-            """
-        )
-        database.execute("INSERT INTO customers VALUES (?, ?, ?)", (before[0], digest, before[1]))
-        database.execute("INSERT INTO apps VALUES ('app', ?, ?)", before)
+    key, path = load_master_key(tmp_path / "master.key"), tmp_path / "recorder.db"
+    migrated(path, "0001")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("INSERT INTO customers VALUES ('me', ?, 7)", (Digests(key).of("customer", "me", "s" * 32),))
+        database.execute("INSERT INTO apps VALUES ('app', 'me', 7)")
         database.commit()
-    async with open_store(url) as store:
+    async with open_store(f"sqlite+aiosqlite:///{path}") as store:
         keeper = Gatekeeper(store, key)
-        assert await keeper.customer(httpx.BasicAuth(issued.id, issued.secret)._auth_header, "") == issued.id
-        await keeper.check_app(issued.id, "app")
+        assert await keeper.customer(httpx.BasicAuth("me", "s" * 32)._auth_header, "") == "me"
+        await keeper.check_app("me", "app")
         (app,) = await Accounts(store, key).list_apps()
         assert (app.certificate, app.open_channels, app.max_recordings) == (False, False, None)
+    migrated(path, "0001")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT * FROM customers").fetchall() == [("me", 7, Digests(key).of("customer", "me", "s" * 32))]
+
+
+def migrated(path: Path, revision: str) -> None:
+    """Bring the database to this revision, up or down, with foreign keys kept as the service keeps them."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(api_package.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+        config.attributes["connection"] = connection
+        there = connection.dialect.has_table(connection, "alembic_version")
+        (alembic.command.downgrade if there else alembic.command.upgrade)(config, revision)
+    engine.dispose()
