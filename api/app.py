@@ -1,6 +1,7 @@
 """The two HTTP applications of the control plane: the public API and the probes."""
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -97,7 +98,7 @@ class _Counted:
 
 async def _turned_away(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
-    return _gate(error.gate)
+    return _gate(error.gate, error.retry_seconds)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -135,12 +136,12 @@ async def _internal(request: Request, _error: Exception) -> Response:
     return await _refusal(request, Fault.INTERNAL)
 
 
-def _gate(gate: Gate) -> Response:
+def _gate(gate: Gate, retry_seconds: float = 1) -> Response:
     headers = {}
     if gate.value.status == 401:
         headers["WWW-Authenticate"] = "Basic"
     if gate in (Gate.TOO_MANY, Gate.UNAVAILABLE):
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(math.ceil(retry_seconds))
     return JSONResponse(responses.Message(message=gate.value.message).model_dump(), gate.value.status, headers)
 
 

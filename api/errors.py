@@ -29,8 +29,10 @@ class Fault(Enum):
     TASK_CONFLICT = Refusal(400, 53, "task conflict")
     UNREACHABLE = Refusal(504, 62, "request timeout")
     NOT_COMPLETED = Refusal(206, 65, "request not completed")
+    INVALID_APP = Refusal(400, 400, "invalid_appid")
     INVALID_CHANNEL_NAME = Refusal(400, 401, "invalid_channel_name")
     NO_SUCH_TASK = Refusal(404, 404, "failed to find worker")
+    OVER_QUOTA = Refusal(400, 406, "vendor_over_load")
     WRONG_IDENTITY = Refusal(400, 432, "appid, cname or uid do not belong to the resourceId")
     RESOURCE_EXPIRED = Refusal(400, 433, "resourceId expired")
     NO_DATA = Refusal(206, 435, "no recorded data")
@@ -64,9 +66,10 @@ class ApiError(Exception):
 class GatewayError(ApiError):
     """The gateway turns a call away."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, *, retry_seconds: float = 1) -> None:
         super().__init__(gate.value.message)
         self.gate = gate
+        self.retry_seconds = retry_seconds  # told where waiting helps
 
 
 class ServiceError(ApiError):

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from recorder.settings import ConfigError
 
-FILE_NAME = "master.key"
 KEY_BYTES = 32
 
 
@@ -24,13 +23,12 @@ class MasterKey:
         return HKDF(SHA256(), KEY_BYTES, salt or None, purpose.encode()).derive(self._key)
 
 
-def load_master_key(data_dir: Path) -> MasterKey:
+def load_master_key(path: Path) -> MasterKey:
     """Read the key of this deployment, or make it when there is none.
 
     Raises:
         ConfigError: the file is damaged or others may read it.
     """
-    path = data_dir / FILE_NAME
     if not path.exists():
         _create(path)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -1,20 +1,23 @@
 """Puts the control plane together: database, keys, bus, service, and the two HTTP applications."""
 
 import contextlib
-import time
 from asyncio import TaskGroup
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from api.accounts import Accounts, Certificates, unix_ms
 from api.app import create_app, create_probes
-from api.auth import Gatekeeper, ensure_first_credentials
+from api.apps import Apps
+from api.auth import Gatekeeper
 from api.changes import Changes
 from api.control import ANSWER_SECONDS, LocalBus
+from api.first_credentials import ensure_first_credentials
 from api.ledger import Ledger
 from api.limits import Buckets
 from api.masterkey import load_master_key
+from api.quotas import Quotas
 from api.recovery import Recovery
 from api.resource import ResourceIds
 from api.service import Patience, Service
@@ -34,10 +37,6 @@ class ControlPlane:
     recovery: Recovery
 
 
-def unix_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 @contextlib.asynccontextmanager
 async def open_plane(
     settings: Settings,
@@ -51,12 +50,12 @@ async def open_plane(
     Raises:
         ConfigError: keys, credentials or database cannot be used.
     """
-    key = load_master_key(settings.data_dir)
+    key = load_master_key(settings.key_file)
     async with open_store(settings.database_url) as store:
-        await ensure_first_credentials(settings, store)
+        await ensure_first_credentials(settings, Accounts(store, key))
         changes, vault = Changes(), Vault(key)
         ledger = Ledger(store=store, vault=vault, changes=changes, now_ms=now_ms)
-        bus = LocalBus(settings.control_socket, ledger, answer_seconds=answer_seconds)
+        bus = LocalBus(settings.control_socket, ledger, Apps(store, Certificates(key)), answer_seconds=answer_seconds)
         stops = Stops(store=store, bus=bus, changes=changes, now_ms=now_ms)
         recovery = Recovery(store=store, bus=bus, stops=stops, changes=changes, now_ms=now_ms)
         service = Service(
@@ -65,6 +64,7 @@ async def open_plane(
             stops=stops,
             vault=vault,
             resources=ResourceIds(key),
+            quotas=Quotas(store, per_app=settings.api.max_recordings),
             changes=changes,
             now_ms=now_ms,
             patience=patience,
@@ -81,7 +81,7 @@ async def open_plane(
             yield ControlPlane(
                 app=create_app(
                     service=service,
-                    gatekeeper=Gatekeeper(store, key),
+                    gatekeeper=Gatekeeper(store, key, now_ms=now_ms),
                     rates=rates,
                     usage=UsageReports(store),
                     usage_settings=settings.usage,

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import lifecycle
+from api.accounts import forget_expired
 from api.bus import Bus, NoAnswer
 from api.changes import Changes
 from api.stops import Stops
@@ -51,6 +52,7 @@ class Recovery:
                 taken = False
             log.warning("recording offered again", extra={"sid": sid, "taken": taken})
         await self._stops.deliver_pending()
+        await forget_expired(self._store, self._now_ms())
         async with self._store.read() as session:
             metrics.RECORDINGS_LIVE.set(await session.scalar(select(func.count()).select_from(Recording).where(Recording.live)) or 0)
 

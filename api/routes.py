@@ -65,7 +65,7 @@ Mode = Literal["individual", "mix"]
 async def acquire(appid: str, body: AcquireRequest, who: CallerOf, doing: ServiceOf) -> responses.Acquired:
     """Get a resourceId; it can be started within five minutes."""
     wanted = body.client_request
-    resource_id = doing.acquire(
+    resource_id = await doing.acquire(
         who,
         channel=body.cname,
         uid=body.uid,

@@ -19,6 +19,7 @@ from api.bus import Bus, BusError, Command, NoAnswer
 from api.changes import Changes
 from api.errors import Fault, ServiceError
 from api.lifecycle import Status
+from api.quotas import Quotas
 from api.resource import Resource, ResourceIdError, ResourceIds
 from api.stops import Stops
 from api.store import Store
@@ -81,6 +82,7 @@ class Service:
         stops: Stops,
         vault: Vault,
         resources: ResourceIds,
+        quotas: Quotas,
         changes: Changes,
         now_ms: Callable[[], int],
         patience: Patience | None = None,
@@ -90,13 +92,15 @@ class Service:
         self._stops = stops
         self._vault = vault
         self._resources = resources
+        self._quotas = quotas
         self._changes = changes
         self._now_ms = now_ms
         self._patience = patience or Patience()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def acquire(self, caller: Caller, *, channel: str, uid: str, scene: int, expires_hours: int, parameters: object) -> str:
+    async def acquire(self, caller: Caller, *, channel: str, uid: str, scene: int, expires_hours: int, parameters: object) -> str:
         """A resourceId for one start within five minutes. `parameters`: what the start must then be given, None: anything."""
+        await self._quotas.look(caller.app_id)
         resource = Resource(
             customer_id=caller.customer_id,
             app_id=caller.app_id,
@@ -116,6 +120,7 @@ class Service:
         except ResourceIdError as error:
             raise ServiceError(Fault.UNREADABLE_RESOURCE) from error
         if resource.customer_id != caller.customer_id:
+            metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.UNREADABLE_RESOURCE)
         if (resource.app_id, resource.channel, resource.uid) != (caller.app_id, spec.channel, str(spec.uid)):
             raise ServiceError(Fault.WRONG_IDENTITY)
@@ -134,6 +139,7 @@ class Service:
             raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: differs from the startParameter of acquire")
         try:
             async with self._store.write() as session:
+                await self._quotas.admit(session, spec.app_id)
                 session.add(self._new_row(spec, resource, key))
         except IntegrityError as error:
             first = await self._started_with(key)
@@ -235,6 +241,8 @@ class Service:
         row = await self._get(target.sid) if _SID.fullmatch(target.sid) else None
         foreign = (resource.customer_id, resource.app_id) != (target.caller.customer_id, target.caller.app_id)
         if foreign or row is None or row.resource_key != key:
+            if foreign:
+                metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.NO_SUCH_TASK)
         if target.channel is not None and (target.channel, target.uid) != (resource.channel, resource.uid):
             raise ServiceError(Fault.WRONG_IDENTITY)

@@ -71,7 +71,9 @@ async def open_store(database_url: str) -> AsyncIterator[Store]:
 
 def _sqlite(url: URL) -> AsyncEngine:
     if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = Path(url.database)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # SQLite gives its other files the same mode
     engine = create_async_engine(url)
 
     @event.listens_for(engine.sync_engine, "connect")

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -14,8 +14,33 @@ class Customer(Table):
     __tablename__ = "customers"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    secret_digest: Mapped[bytes] = mapped_column(LargeBinary)
     created_ms: Mapped[int]
+    name: Mapped[str] = mapped_column(String(64), default="", server_default="")  # for people
+    max_recordings: Mapped[int | None]  # at the same time, over all its apps; None: no limit of its own
+
+
+class Operator(Table):
+    __tablename__ = "operators"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    created_ms: Mapped[int]
+
+
+class Secret(Table):
+    """One of the secrets with which a customer or an operator may sign in. The secret itself is nowhere."""
+
+    __tablename__ = "secrets"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)  # names it, and tells nothing about it
+    role: Mapped[str] = mapped_column(String(8))  # customer, operator
+    owner_id: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[bytes] = mapped_column(LargeBinary)  # keyed by the master key
+    created_ms: Mapped[int]
+    expires_ms: Mapped[int | None]
+
+
+Index("secrets_of", Secret.role, Secret.owner_id)
 
 
 class App(Table):
@@ -24,6 +49,11 @@ class App(Table):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     customer_id: Mapped[str] = mapped_column(ForeignKey("customers.id"), index=True)
     created_ms: Mapped[int]
+    name: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    sealed_certificate: Mapped[bytes | None] = mapped_column(LargeBinary)  # its channels then need access tokens
+    open_channels: Mapped[bool] = mapped_column(default=False, server_default=false())  # without certificate: to other machines too
+    max_recordings: Mapped[int | None]  # at the same time; None: what the settings say
+    removed_ms: Mapped[int | None]  # its recordings still name it
 
 
 class Recording(Table):
@@ -70,6 +100,7 @@ Index(
     sqlite_where=_LIVE,
     postgresql_where=_LIVE,
 )
+Index("live_of_app", Recording.app_id, sqlite_where=_LIVE, postgresql_where=_LIVE)
 Index("unfinished", Recording.node, sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED)
 
 

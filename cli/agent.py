@@ -38,7 +38,7 @@ def command(config: Path | None, capture: Path | None) -> None:
     It takes recordings from the control plane, starts a worker process for each, and uploads what they commit. SIGTERM
     ends it after the uploads; what could not be uploaded in time goes on at the next start.
     """
-    settings = load(config)
+    settings = load(config).without_secrets()  # of the database and the hub, which are not its business
     if capture:
         recording = settings.recording.model_copy(update={"capture_dir": capture.absolute()})
         settings = settings.model_copy(update={"recording": recording})

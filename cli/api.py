@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from fastapi import FastAPI
 
 from api.plane import open_plane
 from recorder import log as logs
-from recorder.settings import ConfigError, Settings, load
+from recorder.settings import Settings, load
+from recorder.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +35,10 @@ async def serve(settings: Settings) -> None:
     Raises:
         ConfigError: the settings cannot be used.
     """
-    if not settings.api.allow_plain_http and not _is_loopback(settings.api.host):
-        raise ConfigError(
-            f"api.host {settings.api.host} is not loopback: credentials would travel in clear; "
-            "put a proxy that does TLS in front and set api.allow_plain_http"
-        )
+    tls = server_context("api", settings.api)
     async with open_plane(settings) as plane:
         servers = [
-            _server(plane.app, settings.api.host, settings.api.port),
+            _server(plane.app, settings.api.host, settings.api.port, tls),
             _server(plane.probes, _probe_host(settings.api.host), settings.api.probe_port),
         ]
         loop = asyncio.get_running_loop()
@@ -57,19 +54,20 @@ async def serve(settings: Settings) -> None:
                 group.create_task(server.serve())
 
 
-def _server(app: FastAPI, host: str, port: int) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+def _server(app: FastAPI, host: str, port: int, tls: ssl.SSLContext | None = None) -> _Server:
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+    config.load()
+    config.ssl = tls
+    return _Server(config)
 
 
 def _probe_host(host: str) -> str:
@@ -77,21 +75,12 @@ def _probe_host(host: str) -> str:
     return host if host in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  # compared, not chosen
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
 def command(config: Path | None) -> None:
     """Run the control plane: the public API, the state of all recordings, and the socket that agents connect to.
 
-    The first start writes a customer's credentials into the file credentials.json in the data directory.
+    The first start writes a customer's credentials into credentials.json in the data directory, and an operator's into operator.json.
     """
     settings = load(config)
     logs.configure(settings.log_level, json_lines=settings.log_json)

@@ -23,6 +23,7 @@ import httpx
 from cli.main import WRONG_CONFIG
 from recorder import log as logs
 from recorder.settings import ConfigError, Settings, load
+from recorder.tls import Listener, client_context, server_context
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def parts(config: Path | None, capture: Path | None = None) -> list[Part]:
         argv = (sys.executable, "-m", "cli.main", "--bound-to", str(os.getpid()), name, *common, *options)
         return Part(name, argv, stop_seconds)
 
-    return [part("agent", 120, *(("--capture", str(capture)) if capture else ())), part("api", 15), part("hub", 5)]
+    return [part("agent", 120, *(("--capture", str(capture)) if capture else ())), part("api", 15), part("hub", 5, "--control")]
 
 
 @contextlib.contextmanager
@@ -146,8 +147,10 @@ def only_one(data_dir: Path) -> Iterator[int]:
 
 async def ready(settings: Settings) -> None:
     """Return when control plane and hub answer their probes."""
-    probes = [f"http://127.0.0.1:{settings.api.probe_port}/readyz", f"http://{_reachable(settings.hub.host)}:{settings.hub.port}/healthz"]
-    async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+    hub = f"{_scheme(settings.hub)}://{_reachable(settings.hub.host)}:{settings.hub.port}"
+    probes = [f"http://127.0.0.1:{settings.api.probe_port}/readyz", f"{hub}/healthz"]
+    verify = client_context(settings.hub.tls_cert) if settings.hub.tls_cert else True
+    async with httpx.AsyncClient(trust_env=False, timeout=2, verify=verify) as client:
         while probes:
             with contextlib.suppress(httpx.HTTPError):
                 if (await client.get(probes[0])).is_success:
@@ -160,9 +163,11 @@ async def serve(settings: Settings, config: Path | None, capture: Path | None = 
     """Run the whole service until SIGTERM or SIGINT; a second signal ends it without waiting for uploads.
 
     Raises:
-        ConfigError: the data directory is in use.
+        ConfigError: the data directory is in use, or TLS is not set up well.
         click.ClickException: a process cannot be kept running.
     """
+    for section, listener in (("api", settings.api), ("hub", settings.hub)):  # said once, here, and not by two processes
+        server_context(section, listener)
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -183,11 +188,16 @@ async def serve(settings: Settings, config: Path | None, capture: Path | None = 
 
 async def _announce(settings: Settings) -> None:
     await ready(settings)
-    click.echo(f"API          http://{settings.api.host}:{settings.api.port}")
+    click.echo(f"API          {_scheme(settings.api)}://{settings.api.host}:{settings.api.port}")
     click.echo(f"probes       http://127.0.0.1:{settings.api.probe_port}/readyz")
-    click.echo(f"channel hub  http://{settings.hub.host}:{settings.hub.port}")
-    click.echo(f"credentials  {settings.credentials_file.absolute()}")
+    click.echo(f"channel hub  {_scheme(settings.hub)}://{settings.hub.host}:{settings.hub.port}")
+    if settings.credentials_file.exists():
+        click.echo(f"credentials  {settings.credentials_file.absolute()}")
     click.echo("ready; Ctrl-C ends")
+
+
+def _scheme(listener: Listener) -> str:
+    return "https" if listener.tls_cert else "http"
 
 
 def _reachable(host: str) -> str:

@@ -16,7 +16,7 @@ VERSION = "007"
 MEDIA_SERVICE = 1
 JOIN_CHANNEL, PUBLISH_AUDIO, PUBLISH_VIDEO, PUBLISH_DATA = 1, 2, 3, 4
 
-_TOKEN_LIMIT = 4096  # characters; the longest real ones have about 600
+TOKEN_LIMIT = 4096  # characters; the longest real ones have about 600
 _CONTENT_LIMIT_BYTES = 16384  # after decompression
 # What follows the privileges of each known service, to step over it: s is a string, h a 16-bit integer.
 _SERVICE_FIELDS = {MEDIA_SERVICE: "ss", 2: "s", 3: "ss", 4: "", 5: "s", 7: "ssh"}
@@ -70,13 +70,13 @@ class AccessToken:
 
 def build(app_id: str, certificate: str, media: MediaService, *, issued_at: int, lifetime: int, salt: int) -> str:
     """Make a token; `salt` is a random number of 1 … 99999999."""
-    content = _pack(app_id.encode()) + struct.pack("<IIIH", issued_at, lifetime, salt, 1)
+    content = packed(app_id.encode()) + struct.pack("<IIIH", issued_at, lifetime, salt, 1)
     content += struct.pack("<HH", MEDIA_SERVICE, len(media.privileges))
     content += b"".join(struct.pack("<HI", *pair) for pair in sorted(media.privileges.items()))
     uid = "" if media.uid == "0" else media.uid
-    content += _pack(media.channel.encode()) + _pack(uid.encode())
+    content += packed(media.channel.encode()) + packed(uid.encode())
     signature = _sign(certificate, issued_at, salt, content)
-    return VERSION + base64.b64encode(zlib.compress(_pack(signature) + content)).decode()
+    return VERSION + base64.b64encode(zlib.compress(packed(signature) + content)).decode()
 
 
 def parse(text: str) -> AccessToken:
@@ -85,11 +85,11 @@ def parse(text: str) -> AccessToken:
     Raises:
         TokenMalformed: it is none.
     """
-    if not text.startswith(VERSION) or len(text) > _TOKEN_LIMIT:
+    if not text.startswith(VERSION) or len(text) > TOKEN_LIMIT:
         raise TokenMalformed("not an AccessToken2")
     try:
         inflate = zlib.decompressobj()
-        reader = _Reader(inflate.decompress(base64.b64decode(text[len(VERSION) :], validate=True), _CONTENT_LIMIT_BYTES))
+        reader = Reader(inflate.decompress(base64.b64decode(text[len(VERSION) :], validate=True), _CONTENT_LIMIT_BYTES))
         signature = reader.string()
         content = reader.rest()
         app_id = reader.string().decode()
@@ -127,7 +127,7 @@ def verify(text: str, *, app_id: str, certificate: str, channel: str, uid: int |
     return token
 
 
-def _read_service(reader: "_Reader") -> MediaService | None:
+def _read_service(reader: "Reader") -> MediaService | None:
     kind, privilege_count = reader.integers("<HH")
     privileges: dict[int, int] = {}
     for _ in range(privilege_count):
@@ -151,11 +151,14 @@ def _sign(certificate: str, issued_at: int, salt: int, content: bytes) -> bytes:
     return hmac.digest(key, content, "sha256")
 
 
-def _pack(value: bytes) -> bytes:
+def packed(value: bytes) -> bytes:
+    """A string as tokens hold it."""
     return struct.pack("<H", len(value)) + value
 
 
-class _Reader:
+class Reader:
+    """Takes little-endian integers and strings with a 16-bit length, one after the other."""
+
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._position = 0

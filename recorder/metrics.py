@@ -9,6 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 REGISTRY = CollectorRegistry()
 
 REQUESTS = Counter("recorder_requests", "HTTP calls answered", ("call", "status"), registry=REGISTRY)
+AUTHZ_DENIED = Counter(
+    "recorder_authz_denied", "Calls for what is not the caller's, by what", ("what",), registry=REGISTRY
+)  # login, app, …
 RECORDINGS_STARTED = Counter("recorder_recordings_started", "Recordings accepted", ("mode",), registry=REGISTRY)
 RECORDINGS_ENDED = Counter("recorder_recordings_ended", "Recordings that ended, by how", ("outcome", "reason"), registry=REGISTRY)
 RECORDINGS_LIVE = Gauge("recorder_recordings_live", "Recordings that are running", registry=REGISTRY)

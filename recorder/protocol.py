@@ -16,7 +16,8 @@ Reason = Literal[
     "idle",
     "nothing_recorded",
     "kicked",
-    "token",  # wrong or expired
+    "token",  # missing or wrong: the public API's error 110
+    "token_expired",  # 109
     "channel",  # could not be joined, or lost for good
     "storage",  # the customer's storage refuses us
     "crashed",
@@ -177,6 +178,21 @@ class AgentHello(_Message):
     live: tuple[str, ...] = ()  # sids this node still works on
 
 
+class AskApp(_Message):
+    """Hub -> control plane: who may come into channels of this app? Answered by App, or Refused when there is none."""
+
+    type: Literal["ask_app"] = "ask_app"
+    app_id: str
+
+
+class App(_Message):
+    """Answer to AskApp."""
+
+    type: Literal["app"] = "app"
+    certificate: str | None = Field(None, repr=False)  # a secret; its channels need an access token
+    open_channels: bool = False  # without certificate: publishers may come from other machines
+
+
 class Offer(_Message):
     """Control plane -> agent: a recording to claim. Answered by Done when the node takes it on, else Refused."""
 
@@ -194,7 +210,7 @@ class Claim(_Message):
 
 
 class Claimed(_Message):
-    """Answer to Claim: the only message that carries secrets. `spec` is `RecordingSpec.with_secrets()`."""
+    """Answer to Claim: the only message that carries secrets of a recording. `spec` is `RecordingSpec.with_secrets()`."""
 
     type: Literal["claimed"] = "claimed"
     sid: str
@@ -275,7 +291,7 @@ class Report(_Message):
 
 Message = Annotated[
     Event
-    | (AgentHello | Offer | Claim | Claimed | Done | Refused)
+    | (AgentHello | Offer | Claim | Claimed | Done | Refused | AskApp | App)
     | (Stop | Subscribe | SetLayout)
     | (WorkerHello | Lease | ImageReady | Report),
     Field(discriminator="type"),

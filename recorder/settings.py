@@ -1,11 +1,13 @@
 """Every setting of the service, read once at start into one frozen object that is passed down by argument.
 
 Sources, the later wins: defaults, one TOML file (`cloud-recorder --config FILE`), `CLOUD_RECORDER_*` variables
-(`CLOUD_RECORDER_API__PORT=9000` sets `api.port`).
+(`CLOUD_RECORDER_API__PORT=9000` sets `api.port`). A secret may also be given as the file that holds it, under the name of its
+setting and `_file` (`CLOUD_RECORDER_API__DATABASE_URL_FILE`); a secret that is more than one word is JSON there.
 """
 
 import hashlib
 import ipaddress
+import json
 import os
 import socket
 import stat
@@ -13,9 +15,9 @@ import tempfile
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from recorder.usage import Category
@@ -29,7 +31,43 @@ class ConfigError(Exception):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """A secret of a section may be given as the file that holds it: `<name>_file` instead of `<name>`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        read: dict[str, object] = {}
+        for name, field in cls.model_fields.items():
+            if f"{name}_file" in given and _is_secret(field.annotation):
+                if name in given:
+                    raise ValueError(f"{name} and {name}_file are both set")
+                read[name] = _secret_from(f"{name}_file", str(given[f"{name}_file"]), as_json=field.annotation is not SecretStr)
+        return {key: value for key, value in given.items() if key.removesuffix("_file") not in read} | read
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(_is_secret(part) for part in get_args(annotation))
+
+
+def _secret_from(setting: str, path: str, *, as_json: bool) -> object:
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{setting}: {path} is not text") from error
+    except OSError as error:
+        raise ValueError(f"{setting}: {path} cannot be read ({error.strerror})") from error
+    if not text:
+        raise ValueError(f"{setting}: {path} is empty")
+    if not as_json:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{setting}: {path} is not JSON") from error
 
 
 def _address(text: str) -> str:
@@ -45,9 +83,12 @@ class Api(_Section):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     probe_port: int = Field(8082, ge=0, le=65535, description="/healthz, /readyz and /metrics")
+    tls_cert: Path | None = Field(None, description="PEM file with the certificate and its chain; with tls_key: HTTPS, TLS 1.2 or newer")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's key")
     allow_plain_http: bool = Field(False, description="plain HTTP on an address other than loopback: only behind a proxy that does TLS")
     requests_per_second: float = Field(10, gt=0, description="per app id; over it 429")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in data_dir")
+    max_recordings: int = Field(50, ge=0, description="at the same time, of each app that has no quota of its own; over it 406")
+    database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; default: SQLite in data_dir")
 
 
 class Hub(_Section):
@@ -56,6 +97,9 @@ class Hub(_Section):
     addresses: tuple[Address, ...] = Field(
         ("127.0.0.1",), description="this machine's addresses offered as ICE candidates; empty: those of every interface but loopback"
     )
+    tls_cert: Path | None = Field(None, description="as api.tls_cert; agent.hub_url then begins with https://")
+    tls_key: Path | None = Field(None, description="as api.tls_key")
+    allow_plain_http: bool = Field(False, description="as api.allow_plain_http: tokens and media descriptions travel in clear")
     allow_open_channels: bool = Field(False, description="apps without certificate accept publishers from other hosts too")
     certificates: dict[str, SecretStr] = Field(default_factory=dict, description="app id → certificate: its channels need an access token")
 
@@ -106,6 +150,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CLOUD_RECORDER_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
     data_dir: Path = Path("data")
+    master_key_file: Path | None = Field(None, description="0600; default: data_dir/master.key. Made at the first start")
     log_level: str = "INFO"
     log_json: bool = False
     api: Api = Api()
@@ -127,8 +172,21 @@ class Settings(BaseSettings):
         return self.data_dir / "credentials.json"
 
     @property
+    def operator_file(self) -> Path:
+        return self.data_dir / "operator.json"
+
+    @property
+    def key_file(self) -> Path:
+        return self.master_key_file or self.data_dir / "master.key"
+
+    def without_secrets(self) -> "Settings":
+        """The copy that agents and workers get: they have no business with the database, nor with certificates."""
+        api = self.api.model_copy(update={"database_url": SecretStr("")})
+        return self.model_copy(update={"api": api, "hub": self.hub.model_copy(update={"certificates": {}})})
+
+    @property
     def database_url(self) -> str:
-        return self.api.database_url or f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'recorder.db'}"
+        return self.api.database_url.get_secret_value() or f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'recorder.db'}"
 
     def runtime_dir(self) -> Path:
         """The 0700 folder of Unix sockets: `data_dir/run`, or a private folder below /tmp when that path is too long for a socket."""

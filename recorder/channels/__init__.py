@@ -22,6 +22,10 @@ class ChannelRefused(ChannelError):
     """The channel refuses this token or this uid; trying again is no use."""
 
 
+class TokenExpired(ChannelRefused):
+    """The token was right, but its time is over."""
+
+
 class Kicked(ChannelError):
     """Somebody else joined with the recorder's uid."""
 

@@ -6,6 +6,7 @@ The WebSocket is the recorder's presence in the channel: invisible to others, go
 import asyncio
 import contextlib
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place
+from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place, TokenExpired
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
@@ -46,7 +47,13 @@ class HubConnector:
         token = spec.token.get_secret_value() if spec.token else ""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._path = f"{quote(spec.app_id, safe='')}/{quote(spec.channel, safe='')}"
-        self.http = httpx.AsyncClient(base_url=place.url, headers=self._headers, timeout=CONNECT_SECONDS, trust_env=False)
+        self.http = httpx.AsyncClient(
+            base_url=place.url,
+            headers=self._headers,
+            timeout=CONNECT_SECONDS,
+            trust_env=False,
+            verify=ssl.create_default_context(),  # the system's authorities, as for the roster, or those in SSL_CERT_FILE
+        )
 
     async def join(self) -> None:
         use_addresses(self._place.addresses)
@@ -111,7 +118,7 @@ class HubConnector:
             )
         except InvalidStatus as error:
             if error.response.status_code in (401, 403):
-                raise ChannelRefused("the channel refuses the token") from error
+                raise _refused(bytes(error.response.body)) from error
             raise ChannelError(f"the hub answers {error.response.status_code}") from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ChannelError("the hub can't be reached") from error
@@ -295,8 +302,17 @@ def _lost(close_code: int | None) -> ChannelError | None:
     if close_code == messages.CLOSE_REPLACED:
         return Kicked("somebody else joined with the recorder's uid")
     if close_code == messages.CLOSE_TOKEN_EXPIRED:
-        return ChannelRefused("the token expired")
+        return TokenExpired("the token expired")
     return None
+
+
+def _refused(body: bytes) -> ChannelRefused:
+    """Why the hub does not let us in."""
+    try:
+        denial = messages.Denial.model_validate_json(body)
+    except ValidationError:
+        return ChannelRefused("the channel refuses the token")
+    return TokenExpired(denial.reason) if denial.error == "token_expired" else ChannelRefused(denial.reason)
 
 
 def _sent(participant: messages.Participant | None) -> set[Kind]:

@@ -4,11 +4,13 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from recorder.access_token import TokenError, TokenMismatch, verify
-from recorder.settings import Hub
+from pydantic import SecretStr
+
+from recorder.access_token import TokenError, TokenExpired, TokenMismatch
+from recorder.admission import check
 
 # The 89 characters of a channel name.
 _CHANNEL: Final = re.compile(r"[a-zA-Z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,]{1,64}")
@@ -19,10 +21,19 @@ _UID_LIMIT: Final = 2**32
 class Refused(Exception):
     """A request the hub does not serve; the message is for the client and holds no secret."""
 
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
+    def __init__(self, status: HTTPStatus, reason: str, error: Literal["token", "token_expired"] | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.error = error  # for recorders, which end with it
+
+
+@dataclass(frozen=True, slots=True)
+class AppRights:
+    """How the channels of one app are guarded."""
+
+    certificate: SecretStr | None = None  # its channels need an access token
+    open: bool = False  # without certificate: callers from other machines are let in too
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +61,31 @@ def read_uid(text: str) -> int:
     return int(text)
 
 
-def admit(settings: Hub, caller: Caller, *, app_id: str, channel: str, uid: int | None, now: float) -> float | None:
+def admit(rights: AppRights, caller: Caller, *, app_id: str, channel: str, uid: int | None, now: float) -> float | None:
     """Let the caller into the channel as `uid` (None: as whom its token names); returns until when, in Unix seconds.
 
     Raises:
         Refused: it may not come in.
     """
-    certificate = settings.certificates.get(app_id)
-    if certificate is None:
-        _admit_to_open_channel(settings, caller)
+    if rights.certificate is None:
+        _admit_to_open_channel(rights, caller)
         return None
     scheme, _, token = (caller.authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Refused(HTTPStatus.UNAUTHORIZED, "this app needs an access token")
+        raise Refused(HTTPStatus.UNAUTHORIZED, "this app needs an access token", "token")
+    certificate = rights.certificate.get_secret_value()
     try:
-        verified = verify(token.strip(), app_id=app_id, certificate=certificate.get_secret_value(), channel=channel, uid=uid, now=now)
+        return float(check(token.strip(), app_id=app_id, certificate=certificate, channel=channel, uid=uid, now=now))
     except TokenMismatch as error:
-        raise Refused(HTTPStatus.FORBIDDEN, str(error)) from None
+        raise Refused(HTTPStatus.FORBIDDEN, str(error), "token") from None
+    except TokenExpired as error:
+        raise Refused(HTTPStatus.UNAUTHORIZED, str(error), "token_expired") from None
     except TokenError as error:
-        raise Refused(HTTPStatus.UNAUTHORIZED, str(error)) from None
-    return float(verified.expires_at)
+        raise Refused(HTTPStatus.UNAUTHORIZED, str(error), "token") from None
 
 
-def _admit_to_open_channel(settings: Hub, caller: Caller) -> None:
-    if settings.allow_open_channels:
+def _admit_to_open_channel(rights: AppRights, caller: Caller) -> None:
+    if rights.open:
         return
     # Whoever comes through a proxy on this machine comes from loopback, but asks for another host.
     if not _is_loopback(caller.host) or not _is_loopback(_hostname(f"//{caller.called}")):

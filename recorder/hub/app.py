@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Literal
 
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
@@ -18,8 +18,9 @@ from recorder.hub.channel import RosterFull, UidTaken, Watcher
 from recorder.hub.egress import Egress
 from recorder.hub.hub import Hub, HubFull, NotPublishing
 from recorder.hub.ingest import Ingest
-from recorder.hub.messages import CLOSE_TOKEN_EXPIRED, Mute
+from recorder.hub.messages import CLOSE_TOKEN_EXPIRED, Denial, Mute
 from recorder.hub.negotiation import NoCandidate, Offer, OfferMalformed, OfferUnacceptable, read_offer
+from recorder.hub.rights import ConfiguredRights, Rights
 from recorder.hub.session import Session
 from recorder.settings import Hub as HubSettings
 
@@ -29,14 +30,16 @@ _FRAGMENT: Final = "application/trickle-ice-sdpfrag"
 _GONE: Final = 1001
 
 
-def create_app(settings: HubSettings) -> FastAPI:
+def create_app(settings: HubSettings, rights: Rights | None = None) -> FastAPI:
+    """`rights`: what is known of apps; by default what the settings say."""
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Hub() as hub:
             endpoints.hub = hub
             yield
 
-    endpoints = _Endpoints(settings)
+    endpoints = _Endpoints(settings, rights or ConfiguredRights(settings))
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.add_middleware(
         CORSMiddleware,
@@ -62,8 +65,8 @@ def create_app(settings: HubSettings) -> FastAPI:
 class _Endpoints:
     hub: Hub  # set when the app starts
 
-    def __init__(self, settings: HubSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: HubSettings, rights: Rights) -> None:
+        self._rights = rights
         self._allow_loopback = any(address.startswith("127.") or address == "::1" for address in settings.addresses)
 
     async def health(self) -> Response:
@@ -75,7 +78,7 @@ class _Endpoints:
     async def publish(self, app_id: str, channel: str, uid: str, request: Request) -> Response:
         """WHIP: become the publisher `uid`."""
         number = read_uid(uid)
-        expires_at = self._admit(request, app_id, channel, number)
+        expires_at = await self._admit(request, app_id, channel, number)
         offer = await self._offer(request)
         return _created(*await self.hub.publish(self.hub.channel(app_id, channel), number, offer, expires_at=expires_at))
 
@@ -87,7 +90,7 @@ class _Endpoints:
         quality = request.query_params.get("video", "high")
         if quality not in ("high", "low"):
             raise Refused(HTTPStatus.BAD_REQUEST, "video must be high or low")
-        expires_at = self._admit(request, app_id, channel, read_uid(subscriber) if subscriber is not None else None)
+        expires_at = await self._admit(request, app_id, channel, read_uid(subscriber) if subscriber is not None else None)
         offer = await self._offer(request)
         place = self.hub.channel(app_id, channel)
         return _created(*await self.hub.subscribe(place, publisher, offer, low=quality == "low", expires_at=expires_at))
@@ -123,11 +126,11 @@ class _Endpoints:
     async def roster(self, app_id: str, channel: str, socket: WebSocket) -> None:
         try:
             uid = read_uid(socket.query_params.get("uid", ""))
-            expires_at = self._admit(socket, app_id, channel, uid)
+            expires_at = await self._admit(socket, app_id, channel, uid)
             place = self.hub.channel(app_id, channel)
             watcher = place.watch(uid)
         except Refused as error:
-            await socket.send_denial_response(_refusal(error.status, error.reason))
+            await socket.send_denial_response(_refused(error))
             return
         except UidTaken:
             await socket.send_denial_response(_refusal(HTTPStatus.CONFLICT, "the uid publishes in this channel"))
@@ -141,12 +144,12 @@ class _Endpoints:
         finally:
             place.unwatch(watcher)
 
-    def _admit(self, request: HTTPConnection, app_id: str, channel: str, uid: int | None) -> float | None:
+    async def _admit(self, request: HTTPConnection, app_id: str, channel: str, uid: int | None) -> float | None:
         check_names(app_id, channel)
         host = request.client.host if request.client else ""
         headers = request.headers
         caller = Caller(host, headers.get("host", ""), headers.get("origin"), headers.get("authorization"))
-        return admit(self._settings, caller, app_id=app_id, channel=channel, uid=uid, now=time.time())
+        return admit(await self._rights.of(app_id), caller, app_id=app_id, channel=channel, uid=uid, now=time.time())
 
     async def _offer(self, request: Request) -> Offer:
         _require_type(request, _SDP)
@@ -186,7 +189,7 @@ async def _until_gone(socket: WebSocket, watcher: Watcher) -> None:
 
 async def _on_refused(_request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
-        return _refusal(error.status, error.reason)
+        return _refused(error)
     if isinstance(error, HubFull):
         return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the hub or the channel is full")
     if isinstance(error, NoCandidate):
@@ -196,11 +199,15 @@ async def _on_refused(_request: Request, error: Exception) -> Response:
     return _refusal(HTTPStatus.NOT_ACCEPTABLE if isinstance(error, OfferUnacceptable) else HTTPStatus.BAD_REQUEST, str(error))
 
 
-def _refusal(status: HTTPStatus, reason: str) -> Response:
+def _refused(error: Refused) -> Response:
+    return _refusal(error.status, error.reason, error.error)
+
+
+def _refusal(status: HTTPStatus, reason: str, error: Literal["token", "token_expired"] | None = None) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "10"
-    return JSONResponse({"reason": reason}, status, headers)
+    return JSONResponse(Denial(reason=reason, error=error).model_dump(exclude_none=True), status, headers)
 
 
 def _created(session: Session, answer: str) -> Response:

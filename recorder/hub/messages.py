@@ -61,6 +61,13 @@ def parse(text: str | bytes) -> Message:
     return _adapter.validate_json(text)
 
 
+class Denial(_Message):
+    """Body of every answer that is an error."""
+
+    reason: str
+    error: Literal["token", "token_expired"] | None = None  # what is wrong with the caller's access token
+
+
 class Mute(_Message):
     """Body of `PUT {session}/mute`."""
 

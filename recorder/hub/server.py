@@ -10,8 +10,10 @@ from typing import Final
 import uvicorn
 
 from recorder.hub.app import create_app
+from recorder.hub.rights import Rights
 from recorder.rtp.negotiation import VIDEO_ORIENTATION, offer_codecs, offer_extension, use_addresses
 from recorder.settings import Hub, check_addresses
+from recorder.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +29,19 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket | None = None) -> None:
-    """Serve on the configured address, or on an already bound `listener`, until `stop` is set.
+async def serve(settings: Hub, stop: asyncio.Event, *, rights: Rights | None = None, listener: socket.socket | None = None) -> None:
+    """Serve on the configured address, or on an already bound `listener`, until `stop` is set. `rights`: see `create_app`.
 
     Raises:
-        ConfigError: an address for media is none of this machine's; nobody could ever connect.
+        ConfigError: an address for media is none of this machine's, so that nobody could ever connect; or TLS is not set up well.
     """
+    tls = server_context("hub", settings)
     check_addresses("hub.addresses", settings.addresses)
     use_addresses(settings.addresses)
     offer_codecs()
     offer_extension("video", VIDEO_ORIENTATION)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, rights),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -50,6 +53,8 @@ async def serve(settings: Hub, stop: asyncio.Event, *, listener: socket.socket |
         ws_ping_timeout=_PING_SECONDS,
         timeout_graceful_shutdown=_END_SECONDS,
     )
+    config.load()
+    config.ssl = tls
     server = _Server(config)
     log.info("hub starts", extra={"host": settings.host, "port": settings.port, "addresses": settings.addresses})
     async with asyncio.TaskGroup() as group:

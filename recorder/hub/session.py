@@ -40,7 +40,8 @@ class Session:
         self._connection = connection
         self._offer = offer
         self._candidates = offer.candidates
-        self._expires_at = expires_at  # Unix seconds
+        # By the clock that nobody sets: a token whose time is over does not come back when the wall clock does.
+        self._ends_at = None if expires_at is None else time.monotonic() + expires_at - time.time()
         self._over = asyncio.Event()
 
     def listen(self, on_rtp: RtpHandler, on_rtcp: RtpHandler) -> None:
@@ -87,7 +88,7 @@ class Session:
     async def _serve(self, part: Part) -> None:
         while not self._over.is_set():
             reason = part.beat(time.monotonic_ns())
-            if self._expires_at is not None and time.time() >= self._expires_at:
+            if self._ends_at is not None and time.monotonic() >= self._ends_at:
                 reason = "token expired"
             if reason:
                 self.end(reason)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -75,7 +76,8 @@ class Publisher:
         self._resource: str | None = None
         token = publication.token
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-        self._http = httpx.AsyncClient(headers=headers, timeout=CONNECT_SECONDS, trust_env=False)
+        authorities = ssl.create_default_context()  # the system's, or those in SSL_CERT_FILE
+        self._http = httpx.AsyncClient(headers=headers, timeout=CONNECT_SECONDS, trust_env=False, verify=authorities)
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._pc.on("connectionstatechange", self._watch)
 

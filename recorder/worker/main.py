@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recorder import log as logs
-from recorder.channels import ChannelError, ChannelRefused, Connector, Kicked, Place, create
+from recorder.channels import ChannelError, ChannelRefused, Connector, Kicked, Place, TokenExpired, create
 from recorder.private_memory import hide_memory
 from recorder.protocol import (
     Done,
@@ -168,10 +168,8 @@ class _Worker:
                 await self._until_the_end()
                 self._link.report(PhaseChanged(phase="stopping"))
             return self._ending.result()
-        except ChannelRefused as error:
-            return "failed", "token", str(error)
         except ChannelError as error:
-            return "failed", "channel", str(error)
+            return "failed", _why_lost(error), str(error)
         finally:
             self._note_figures()
             joining.cancel()
@@ -230,8 +228,7 @@ class _Worker:
         return Done()
 
     def _channel_lost(self, error: ChannelError) -> None:
-        reason: Reason = "kicked" if isinstance(error, Kicked) else "token" if isinstance(error, ChannelRefused) else "channel"
-        self._end("aborted", reason, str(error))
+        self._end("aborted", _why_lost(error), str(error))
 
     def _media_told(self, body: EventBody) -> None:
         if not self._recording:
@@ -284,3 +281,15 @@ class _Worker:
             meters=self._meters,
             addresses=self._settings.agent.addresses,
         )
+
+
+def _why_lost(error: ChannelError) -> Reason:
+    match error:
+        case Kicked():
+            return "kicked"
+        case TokenExpired():
+            return "token_expired"
+        case ChannelRefused():
+            return "token"
+        case _:
+            return "channel"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from api.auth import add_customer
+from api.accounts import Accounts, unix_ms
 from api.masterkey import load_master_key
-from api.plane import ControlPlane, open_plane, unix_ms
+from api.plane import ControlPlane, open_plane
 from api.service import Patience
 from recorder.settings import Api, Settings
 from tests.contract.fake_agent import FakeAgent, connected
@@ -113,10 +112,13 @@ class World:
             yield agent
 
     async def another_customer(self) -> Caller:
-        name, secret, app_id = (secrets.token_hex(16) for _ in range(3))
-        key = load_master_key(self.settings.data_dir)
-        await add_customer(self.plane.store, key, customer_id=name, secret=secret, app_ids=(app_id,))
-        return Caller(self.http(name, secret), app_id)
+        customer = await self.accounts.create("customer")
+        return Caller(self.http(customer.id, customer.secret), await self.accounts.create_app(customer.id))
+
+    @property
+    def accounts(self) -> Accounts:
+        """As the command line has them: nothing of the running control plane but its database."""
+        return Accounts(self.plane.store, load_master_key(self.settings.key_file))
 
 
 @contextlib.asynccontextmanager

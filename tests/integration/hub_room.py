@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from recorder.frames import Kind
 from recorder.hub import messages, server
 from recorder.hub.feedback import SenderInfo, parse
+from recorder.hub.rights import Rights
 from recorder.rtp.packet import Header, parse_header
 from recorder.rtp.tap import MediaTap
 from recorder.settings import Hub
@@ -26,13 +27,13 @@ CHANNEL = "room %2F#?[1]"  # hostile, but allowed
 
 
 @contextlib.asynccontextmanager
-async def running_hub(settings: Hub | None = None) -> AsyncIterator[str]:
+async def running_hub(settings: Hub | None = None, rights: Rights | None = None) -> AsyncIterator[str]:
     """A hub on a free port; gives its URL."""
     stop = asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with asyncio.TaskGroup() as group:
-            group.create_task(server.serve(settings or Hub(), stop, listener=listener))
+            group.create_task(server.serve(settings or Hub(), stop, rights=rights, listener=listener))
             try:
                 async with httpx.AsyncClient(trust_env=False) as client:
                     while True:

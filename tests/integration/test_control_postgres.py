@@ -1,6 +1,7 @@
 """The same control plane on PostgreSQL, on a Unix socket of its own."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from api.masterkey import write_private
 from api.store import open_store
 from recorder.protocol import Done, Event, Metered, PhaseChanged, UsedTime
 from recorder.settings import Settings
@@ -130,3 +132,34 @@ async def test_usage_is_summed_and_paged(database_url: str, tmp_path: Path) -> N
             assert len(rows) == count
             assert sum(row["seconds"]["hd"] for row in rows) == 8
             assert [month["minutes"] for month in page["months"]] == [{"hd": 1}] * 2
+
+
+async def test_control_planes_that_start_together_make_one_customer(database_url: str, tmp_path: Path) -> None:
+    planes = [a_deployment(tmp_path / str(number), database_url=database_url) for number in range(3)]
+    credentials = {"customer_id": "c" * 32, "customer_secret": "s" * 32, "app_id": "a" * 32}
+    for settings in planes:
+        write_private(settings.key_file, "00" * 32)
+        write_private(settings.credentials_file, json.dumps(credentials))
+        write_private(settings.operator_file, json.dumps({"operator_id": "o" * 32, "operator_secret": "t" * 32}))
+
+    async def start(settings: Settings) -> tuple[int, list[str]]:
+        async with open_world(settings) as world:
+            answer = await world.caller.acquire()
+            return answer.status_code, [account.id for account in await world.accounts.list_all("customer")]
+
+    assert await asyncio.gather(*(start(settings) for settings in planes)) == [(200, ["c" * 32])] * 3
+
+
+async def test_two_control_planes_do_not_exceed_a_quota(database_url: str, tmp_path: Path) -> None:
+    settings = a_deployment(tmp_path / "one", database_url=database_url, max_recordings=3)
+    replica = a_deployment(tmp_path / "two", database_url=database_url, max_recordings=3)
+    async with open_world(settings) as world, world.agent():
+        replica.data_dir.mkdir(mode=0o700)
+        for path in (settings.key_file, settings.credentials_file):
+            shutil.copy2(path, replica.data_dir / path.name)
+        async with open_world(replica) as other, other.agent("node-2"):
+            callers = [replace((world, other)[number % 2].caller, cname=f"room{number}") for number in range(12)]
+            resources = [await caller.resource() for caller in callers]
+            answers = await asyncio.gather(*(caller.start(resource) for caller, resource in zip(callers, resources, strict=True)))
+            assert sorted(answer.status_code for answer in answers) == [200] * 3 + [400] * 9
+            assert {answer.json()["code"] for answer in answers if answer.status_code == 400} == {406}

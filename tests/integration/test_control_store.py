@@ -39,7 +39,7 @@ def test_the_tables_are_valid_on_postgresql() -> None:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # of SQLAlchemy
     statements = [str(CreateTable(table).compile(dialect=dialect)) for table in Table.metadata.sorted_tables]
     indexes = [str(CreateIndex(index).compile(dialect=dialect)) for table in Table.metadata.sorted_tables for index in table.indexes]
-    assert len(statements) == 7
+    assert len(statements) == 9
     assert any("WHERE live" in index for index in indexes)
 
 
@@ -57,7 +57,7 @@ async def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
 
         async def fail() -> None:
             async with store.write() as session:
-                await session.execute(text("INSERT INTO customers VALUES ('a', x'00', 1)"))
+                await session.execute(text("INSERT INTO customers (id, created_ms) VALUES ('a', 1)"))
                 raise LookupError
 
         with pytest.raises(LookupError):
@@ -72,7 +72,9 @@ async def test_writers_take_turns_and_readers_do_not_wait(tmp_path: Path) -> Non
         async def add(number: int) -> None:
             async with store.write() as session:
                 count = (await session.execute(text("SELECT count(*) FROM customers"))).scalar()
-                await session.execute(text("INSERT INTO customers VALUES (:id, x'00', :count)"), {"id": str(number), "count": count})
+                await session.execute(
+                    text("INSERT INTO customers (id, created_ms) VALUES (:id, :count)"), {"id": str(number), "count": count}
+                )
 
         await asyncio.gather(*(add(number) for number in range(20)))
         async with store.write() as session:
@@ -91,7 +93,7 @@ async def test_two_processes_may_write(tmp_path: Path) -> None:
                     count = (await session.execute(text("SELECT count(*) FROM customers"))).scalar()
                     await asyncio.sleep(0.001)  # time for the other to come between
                     row = {"id": f"{name}{number}", "count": count}
-                    await session.execute(text("INSERT INTO customers VALUES (:id, x'00', :count)"), row)
+                    await session.execute(text("INSERT INTO customers (id, created_ms) VALUES (:id, :count)"), row)
 
         await asyncio.gather(add(one, "a"), add(two, "b"))
         async with one.read() as session:

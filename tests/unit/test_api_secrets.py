@@ -83,15 +83,15 @@ def test_the_vault_is_bound_to_app_and_sid() -> None:
 
 
 def test_the_master_key_is_made_once_and_private(tmp_path: Path) -> None:
-    first = load_master_key(tmp_path / "data")
+    first = load_master_key(tmp_path / "data" / "master.key")
     file = tmp_path / "data" / "master.key"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert load_master_key(tmp_path / "data").derive("x") == first.derive("x")
+    assert load_master_key(tmp_path / "data" / "master.key").derive("x") == first.derive("x")
     assert first.derive("x") != first.derive("y")
     assert [path.name for path in file.parent.iterdir()] == ["master.key"]
     file.write_text("too short")
     with pytest.raises(ConfigError, match="damaged"):
-        load_master_key(tmp_path / "data")
+        load_master_key(tmp_path / "data" / "master.key")
     file.chmod(0o640)
     with pytest.raises(ConfigError, match="chmod"):
-        load_master_key(tmp_path / "data")
+        load_master_key(tmp_path / "data" / "master.key")

@@ -6,11 +6,10 @@ import pytest
 from pydantic import SecretStr
 
 from recorder.access_token import JOIN_CHANNEL, MediaService, build
-from recorder.hub.access import Caller, Refused, admit, check_names, read_uid
-from recorder.settings import Hub
+from recorder.hub.access import AppRights, Caller, Refused, admit, check_names, read_uid
 
 APP, CERTIFICATE, NOW = "a" * 32, "c" * 32, 1_800_000_000
-SETTINGS = Hub(certificates={APP: SecretStr(CERTIFICATE)})
+RIGHTS = AppRights(SecretStr(CERTIFICATE))
 
 
 def token(uid: str = "7", channel: str = "room", lifetime: int = 600) -> str:
@@ -19,7 +18,7 @@ def token(uid: str = "7", channel: str = "room", lifetime: int = 600) -> str:
 
 
 def knock(authorization: str | None, uid: int | None = 7, now: float = NOW) -> float | None:
-    return admit(SETTINGS, Caller("192.0.2.1", "hub.example", None, authorization), app_id=APP, channel="room", uid=uid, now=now)
+    return admit(RIGHTS, Caller("192.0.2.1", "hub.example", None, authorization), app_id=APP, channel="room", uid=uid, now=now)
 
 
 def refused(*arguments: object, **keywords: object) -> HTTPStatus:
@@ -62,11 +61,11 @@ def test_wrong_tokens_do_not() -> None:
 def test_app_without_certificate_serves_this_machine_only(host: str, origin: str | None, welcome: bool) -> None:
     caller = Caller(host, "127.0.0.1:8083", origin, None)
     if welcome:
-        assert admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW) is None
+        assert admit(AppRights(), caller, app_id="x", channel="room", uid=1, now=NOW) is None
     else:
         with pytest.raises(Refused):
-            admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW)
-    assert admit(Hub(allow_open_channels=True), caller, app_id="x", channel="room", uid=1, now=NOW) is None
+            admit(AppRights(), caller, app_id="x", channel="room", uid=1, now=NOW)
+    assert admit(AppRights(open=True), caller, app_id="x", channel="room", uid=1, now=NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -86,10 +85,10 @@ def test_app_without_certificate_serves_this_machine_only(host: str, origin: str
 def test_a_caller_of_this_machine_asks_for_this_machine(called: str, welcome: bool) -> None:
     caller = Caller("127.0.0.1", called, None, None)
     if welcome:
-        assert admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW) is None
+        assert admit(AppRights(), caller, app_id="x", channel="room", uid=1, now=NOW) is None
     else:
         with pytest.raises(Refused):
-            admit(Hub(), caller, app_id="x", channel="room", uid=1, now=NOW)
+            admit(AppRights(), caller, app_id="x", channel="room", uid=1, now=NOW)
 
 
 def test_names() -> None:

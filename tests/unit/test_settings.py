@@ -110,3 +110,54 @@ def test_settings_reach_a_worker_as_they_are(tmp_path: Path) -> None:
     settings = load(config)
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert settings.api.port == 9000
+
+
+URL = "postgresql+asyncpg://recorder:canary-password@db/recorder"
+
+
+def test_secrets_may_stand_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "url").write_text(f"{URL}\n")
+    (tmp_path / "certificates").write_text(f'{{"app": "{"c" * 32}"}}')
+    config = tmp_path / "c.toml"
+    config.write_text(f'[hub]\ncertificates_file = "{tmp_path / "certificates"}"\n')
+    monkeypatch.setenv("CLOUD_RECORDER_API__DATABASE_URL_FILE", str(tmp_path / "url"))
+    settings = load(config)
+    assert settings.database_url == URL
+    assert settings.hub.certificates["app"].get_secret_value() == "c" * 32
+    assert "canary" not in repr(settings) + str(settings.model_dump())
+    worker = settings.without_secrets()
+    assert "canary-password" not in str(pickle.dumps(worker))
+    assert "c" * 32 not in str(pickle.dumps(worker))
+    assert worker.recording == settings.recording
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("API__DATABASE_URL_FILE", None, "api.*database_url_file.*cannot be read"),
+        ("API__DATABASE_URL_FILE", b"", "api.*database_url_file.*is empty"),
+        ("API__DATABASE_URL_FILE", b"\xff\xfe", "api.*database_url_file.*is not text"),
+        ("HUB__CERTIFICATES_FILE", b"canary", "hub.*certificates_file.*is not JSON"),
+        ("HUB__CERTIFICATES_FILE", b'["canary"]', "hub.certificates"),
+        ("API__PORT_FILE", b"80", "api.port_file"),
+    ],
+)
+def test_files_of_secrets_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv(f"CLOUD_RECORDER_{name}", str(path))
+    with pytest.raises(ConfigError, match=words) as caught:
+        load()
+    assert "\n" not in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_secret_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "url").write_text(URL)
+    monkeypatch.setenv("CLOUD_RECORDER_API__DATABASE_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("CLOUD_RECORDER_API__DATABASE_URL", URL)
+    with pytest.raises(ConfigError, match="database_url and database_url_file are both set"):
+        load()
