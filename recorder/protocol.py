@@ -233,6 +233,13 @@ class SetLayout(_Message):
     layout: Layout
 
 
+class RenewStorage(_Message):
+    """The customer has given new keys of the bucket: claim again with `resume` to get them. Secrets travel in no command."""
+
+    type: Literal["renew_storage"] = "renew_storage"
+    sid: str
+
+
 # ---- worker <-> agent --------------------------------------------------------------------------------------------
 
 
@@ -276,7 +283,7 @@ class Report(_Message):
 Message = Annotated[
     Event
     | (AgentHello | Offer | Claim | Claimed | Done | Refused)
-    | (Stop | Subscribe | SetLayout)
+    | (Stop | Subscribe | SetLayout | RenewStorage)
     | (WorkerHello | Lease | ImageReady | Report),
     Field(discriminator="type"),
 ]

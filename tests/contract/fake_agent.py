@@ -23,6 +23,7 @@ from recorder.protocol import (
     Offer,
     PhaseChanged,
     Refused,
+    RenewStorage,
     SetLayout,
     Slice,
     SliceCommitted,
@@ -31,6 +32,7 @@ from recorder.protocol import (
     Subscribe,
 )
 
+Command = Stop | Subscribe | SetLayout | RenewStorage
 Script = Callable[[Message], Message | None]
 START_MS = 1_700_000_000_123
 
@@ -49,8 +51,8 @@ class FakeAgent:
         self._tasks: asyncio.TaskGroup
         self.silent = asyncio.Event()  # set: answers nothing any more
 
-    def commands(self, sid: str) -> list[Stop | Subscribe | SetLayout]:
-        return [message for message in self.received if isinstance(message, Stop | Subscribe | SetLayout) and message.sid == sid]
+    def commands(self, sid: str) -> list[Command]:
+        return [message for message in self.received if isinstance(message, Command) and message.sid == sid]
 
     async def claim(self, sid: str, *, resume: int | None = None) -> Message:
         answer = await self.peer.request(Claim(sid=sid, node=self.node, resume=resume))
