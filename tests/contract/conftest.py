@@ -5,12 +5,14 @@ import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from api.auth import add_customer
 from api.masterkey import load_master_key
@@ -146,6 +148,28 @@ def a_deployment(data_dir: Path, **api: Any) -> Settings:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(a_deployment(tmp_path / "data")) as world:
         yield world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """For tests that change nothing of the deployment; they must run in the loop of their module."""
+    async with open_world(a_deployment(tmp_path_factory.mktemp("data"))) as world:
+        yield world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_agent(shared_world: World) -> AsyncIterator[FakeAgent]:
+    async with shared_world.agent() as agent:
+        yield agent
+
+
+_rooms = count()
+
+
+@pytest.fixture
+def somebody(shared_world: World) -> Caller:
+    """A caller of the shared deployment, with a channel of its own."""
+    return replace(shared_world.caller, cname=f"room {next(_rooms)}")
 
 
 @pytest.fixture
