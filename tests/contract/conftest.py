@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from api.masterkey import load_master_key
 from api.plane import ControlPlane, open_plane, unix_ms
 from api.service import Patience
 from recorder.settings import Api, Settings
+from recorder.spec import RecordingSpec
 from tests.contract.fake_agent import FakeAgent, connected
 
 STORAGE = {
@@ -170,6 +171,24 @@ _rooms = count()
 def somebody(shared_world: World) -> Caller:
     """A caller of the shared deployment, with a channel of its own."""
     return replace(shared_world.caller, cname=f"room {next(_rooms)}")
+
+
+class Listener:
+    """Stands where the service stands, and keeps what it would record."""
+
+    def __init__(self) -> None:
+        self.spec: RecordingSpec | None = None
+
+    async def start(self, _caller: object, _resource_id: str, spec: RecordingSpec, _parameters: object) -> None:
+        self.spec = spec
+
+
+@pytest.fixture
+def listener(shared_world: World) -> Iterator[Listener]:
+    state = shared_world.plane.app.state
+    service, state.service = state.service, Listener()
+    yield state.service
+    state.service = service
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Every field of acquire and start: what it is when it is left out, what it may be and then means, what it must not be."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from recorder.spec import RecordingSpec
-from tests.contract.conftest import STORAGE, Caller, World
+from tests.contract.conftest import STORAGE, Caller, Listener
 from tests.contract.test_wrong_input import assert_invalid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -210,24 +210,6 @@ FILE_CONFIG = [
     Row("recordingFileConfig.avFileType", "mp4", False, [(["hls"], False)], [*NO_LIST, [], ["mp4"], ["hls", "mp4"]], modes=INDIVIDUAL),
 ]
 ROWS = TOP + STORAGE_CONFIG + RECORDING_CONFIG + TRANSCODING_CONFIG + FILE_CONFIG
-
-
-class Listener:
-    """Stands where the service stands, and keeps what it would record."""
-
-    def __init__(self) -> None:
-        self.spec: RecordingSpec | None = None
-
-    async def start(self, _caller: object, _resource_id: str, spec: RecordingSpec, _parameters: object) -> None:
-        self.spec = spec
-
-
-@pytest.fixture
-def listener(shared_world: World) -> Iterator[Listener]:
-    state = shared_world.plane.app.state
-    service, state.service = state.service, Listener()
-    yield state.service
-    state.service = service
 
 
 @pytest.mark.parametrize(
