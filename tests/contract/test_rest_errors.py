@@ -4,7 +4,8 @@ The gateway answers with `message` alone; the recording service with `code`, `re
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.contract.conftest import Task, World, a_deployment, eventually, open_
 from tests.contract.fake_agent import FakeAgent, refusing
 
 Scenario = Callable[[World], Awaitable[httpx.Response]]
+Condition = Callable[[World], contextlib.AbstractAsyncContextManager[Task]]
 WANTED = {"streamSubscribe": {"audioUidList": {"subscribeAudioUids": ["1"]}}}
 CALLS = ("query", "update", "updateLayout", "stop")
 
@@ -218,66 +220,76 @@ async def test_acquire_and_start(world: World, fault: Fault, status: int, code: 
 # ---- query, update, updateLayout, stop ---------------------------------------------------------------------------
 
 
-async def never_started(world: World, name: str) -> httpx.Response:
-    return await call(Task(world.caller, await world.caller.resource(), "0" * 32), name)
+@contextlib.asynccontextmanager
+async def never_started(world: World) -> AsyncIterator[Task]:
+    yield Task(world.caller, await world.caller.resource(), "0" * 32)
 
 
-async def unreadable_resource(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def unreadable_resource(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
-        return await call(replace(await running(world, agent), resource="abc"), name)
+        yield replace(await running(world, agent), resource="abc")
 
 
-async def ended(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def ended(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
         task = await running(world, agent)
         await agent.finish(task.sid)
-        return await call(task, name)
+        yield task
 
 
-async def failed(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def failed(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
         task = await running(world, agent)
         await agent.finish(task.sid, Finished(outcome="failed", reason="storage", uploading="unknown"))
-        return await call(task, name)
+        yield task
 
 
-async def after_the_window_of_control(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def after_the_window_of_control(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
         task = await running(world, agent)
         world.clock.ahead_ms = 72 * 3_600_000 + 1000
-        return await call(task, name)
+        yield task
 
 
-async def no_answer(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def no_answer(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
         task = await running(world, agent)
         agent.silent.set()
-        return await call(task, name)
+        yield task
 
 
-async def not_connected(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def not_connected(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
         task = await running(world, agent)
     await eventually(lambda: world.plane.bus.connected == 0)
-    return await call(task, name)
+    yield task
 
 
-async def another_cname(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def another_cname(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
         task = await running(world, agent)
-        return await call(replace(task, caller=replace(world.caller, cname="room2")), name)
+        yield replace(task, caller=replace(world.caller, cname="room2"))
 
 
-async def another_mode(world: World, name: str) -> httpx.Response:
+@contextlib.asynccontextmanager
+async def another_mode(world: World) -> AsyncIterator[Task]:
     async with world.agent() as agent:
-        return await call(replace(await running(world, agent), mode="individual"), name)
+        yield replace(await running(world, agent), mode="individual")
 
 
-async def mode_web(world: World, name: str) -> httpx.Response:
-    return await call(Task(world.caller, "r", "s", "web"), name)
+@contextlib.asynccontextmanager
+async def mode_web(world: World) -> AsyncIterator[Task]:
+    yield Task(world.caller, "r", "s", "web")
 
 
-CONTROLLING: list[tuple[Fault, int, int, str, Callable[[World, str], Awaitable[httpx.Response]], tuple[str, ...]]] = [
+CONTROLLING: list[tuple[Fault, int, int, str, Condition, tuple[str, ...]]] = [
     (Fault.NO_SUCH_TASK, 404, 404, "failed to find worker", never_started, CALLS),
     (Fault.NO_SUCH_TASK, 404, 404, "failed to find worker", unreadable_resource, CALLS),
     (Fault.NO_SUCH_TASK, 404, 404, "failed to find worker", ended, CALLS),
@@ -293,13 +305,16 @@ CONTROLLING: list[tuple[Fault, int, int, str, Callable[[World, str], Awaitable[h
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "code", "reason", "scenario", "name"),
-    [pytest.param(*row[:5], name, id=f"{row[4].__name__}-{name}") for row in CONTROLLING for name in row[5]],
+    ("fault", "status", "code", "reason", "condition", "names"),
+    CONTROLLING,
+    ids=[f"{row[4].__name__}-{len(row[5])}" for row in CONTROLLING],
 )
 async def test_query_update_update_layout_stop(
-    world: World, fault: Fault, status: int, code: int, reason: str, scenario: Callable[[World, str], Awaitable[httpx.Response]], name: str
+    world: World, fault: Fault, status: int, code: int, reason: str, condition: Condition, names: tuple[str, ...]
 ) -> None:
-    check(await scenario(world, name), fault, status, code, reason)
+    async with condition(world) as task:
+        for name in names:
+            check(await call(task, name), fault, status, code, reason)
 
 
 async def stop_of_what_has_no_data(world: World) -> httpx.Response:
