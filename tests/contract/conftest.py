@@ -31,6 +31,8 @@ STORAGE = {
     "extensionParams": {"endpoint": "s3.example.com"},
 }
 
+PATIENCE = Patience(start_seconds=1, stop_seconds=1)
+
 
 class Clock:
     def __init__(self) -> None:
@@ -123,10 +125,10 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def open_world(settings: Settings, clock: Clock | None = None) -> AsyncIterator[World]:
+async def open_world(settings: Settings, clock: Clock | None = None, patience: Patience = PATIENCE) -> AsyncIterator[World]:
     clock = clock or Clock()
     async with (
-        open_plane(settings, now_ms=clock, patience=Patience(start_seconds=1, stop_seconds=1), answer_seconds=0.5) as plane,
+        open_plane(settings, now_ms=clock, patience=patience, answer_seconds=0.5) as plane,
         contextlib.AsyncExitStack() as clients,
     ):
         transport = httpx.ASGITransport(plane.app, raise_app_exceptions=False)

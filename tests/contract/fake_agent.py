@@ -54,6 +54,12 @@ class FakeAgent:
     def commands(self, sid: str) -> list[Command]:
         return [message for message in self.received if isinstance(message, Command) and message.sid == sid]
 
+    def continue_from(self, former: "FakeAgent") -> None:
+        """As the same node after a new connection: it remembers what it was told, and goes on counting its events."""
+        self.received[:0] = former.received
+        self.claimed = former.claimed | self.claimed
+        self._sequences = former._sequences
+
     async def claim(self, sid: str, *, resume: int | None = None) -> Message:
         answer = await self.peer.request(Claim(sid=sid, node=self.node, resume=resume))
         if isinstance(answer, Claimed):
