@@ -327,9 +327,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(recording=recordings)
     def a_message_of_an_old_worker(self, recording: Recording) -> None:
+        self.the_worker_dies(recording)
         if recording.epoch > 1:
-            for body in (PhaseChanged(phase="stopping"), Ended(outcome="failed", reason="crashed")):
-                self._emit(recording, body, epoch=recording.epoch - 1, sequence=10_000)
+            for number, body in enumerate((PhaseChanged(phase="stopping"), Ended(outcome="failed", reason="crashed"))):
+                self._emit(recording, body, epoch=recording.epoch - 1, sequence=10_000 + number)
 
     @rule(recording=recordings)
     def a_message_twice(self, recording: Recording) -> None:
