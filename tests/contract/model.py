@@ -56,8 +56,9 @@ Call = Literal["query", "update", "updateLayout", "stop"]
 class Deployment:
     """A control plane that lives between the steps of the machine, which are not asynchronous."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: Patience) -> None:
         self._settings = a_deployment(folder)
+        self._patience = patience
         self._runner = asyncio.Runner()
         self._lives: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
         self.clock = Clock()
@@ -77,7 +78,7 @@ class Deployment:
         self._runner.close()
 
     async def start(self) -> None:
-        world = await self._begin("plane", open_world(self._settings, self.clock, Patience(start_seconds=5, stop_seconds=5)))
+        world = await self._begin("plane", open_world(self._settings, self.clock, self._patience))
         self.world = world
 
     async def restart(self) -> None:
@@ -329,7 +330,8 @@ class Life(RuleBasedStateMachine):
     def a_message_of_an_old_worker(self, recording: Recording) -> None:
         self.the_worker_dies(recording)
         if recording.epoch > 1:
-            for number, body in enumerate((PhaseChanged(phase="stopping"), Ended(outcome="failed", reason="crashed"))):
+            words: tuple[EventBody, ...] = (PhaseChanged(phase="stopping"), Ended(outcome="failed", reason="crashed"))
+            for number, body in enumerate(words):
                 self._emit(recording, body, epoch=recording.epoch - 1, sequence=10_000 + number)
 
     @rule(recording=recordings)
@@ -558,7 +560,7 @@ def outcome(answer: httpx.Response) -> tuple[int, int | None]:
 
 def live_through(folder: Path, *, examples: int, steps: int, repeatable: bool) -> None:
     """Run the machine; a failure prints the shortest way to it that was found."""
-    machine = type("Life", (Life,), {"deployment": (deployment := Deployment(folder))})
+    machine = type("Life", (Life,), {"deployment": (deployment := Deployment(folder, Patience(start_seconds=5, stop_seconds=5)))})
     try:
         deployment.run(deployment.start())
         deployment.run(deployment.connect())

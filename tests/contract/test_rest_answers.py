@@ -1,6 +1,7 @@
 """The bodies of query and stop, by what is recorded; the states that query counts; the words for the upload."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ class Kind:
     """One column of the table of answers."""
 
     mode: str
-    request: dict[str, object]
+    request: Mapping[str, Any]
     files: tuple[EventBody, ...]  # that the worker opens
     early: object  # fileList at once; None: there is none
     late: object  # and when there are files. $ stands for the sid

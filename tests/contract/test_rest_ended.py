@@ -26,7 +26,7 @@ async def test_what_is_told_from_start_to_end(world: World, agent: FakeAgent) ->
     status, body = await told(world.caller, task.sid)
     started = body.pop("startTime")
     assert abs(int(str(started)) - world.clock()) < 60_000
-    known = {"sid": task.sid, "appId": world.caller.app_id, "cname": "room1", "uid": "527841", "mode": "mix"}
+    known: dict[str, object] = {"sid": task.sid, "appId": world.caller.app_id, "cname": "room1", "uid": "527841", "mode": "mix"}
     files = {"fileListMode": "string", "fileList": f"{task.sid}_room1.m3u8"}
     assert (status, body) == (200, known | files | {"status": 1})
     await agent.record(task.sid, "1.ts")

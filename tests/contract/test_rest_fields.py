@@ -15,10 +15,10 @@ from tests.contract.test_wrong_input import assert_invalid
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MISSING: Final = object()
-NO_NUMBER: Final = (None, "0", 0.5, True, [])
-NO_TEXT: Final = (None, 0, [], {})
-NO_OBJECT: Final = ("x", 0, [])
-NO_LIST: Final = (None, "x", 0, {})
+NO_NUMBER: Final[Sequence[object]] = (None, "0", 0.5, True, [])
+NO_TEXT: Final[Sequence[object]] = (None, 0, [], {})
+NO_OBJECT: Final[Sequence[object]] = ("x", 0, [])
+NO_LIST: Final[Sequence[object]] = (None, "x", 0, {})
 ALL, NOBODY = {"kind": "all", "uids": []}, {"kind": "none", "uids": []}
 
 
@@ -216,7 +216,7 @@ ROWS = TOP + STORAGE_CONFIG + RECORDING_CONFIG + TRANSCODING_CONFIG + FILE_CONFI
     ("mode", "row"), [pytest.param(mode, row, id=f"{row.path}-{row.meaning}-{mode}") for row in ROWS for mode in row.modes]
 )
 async def test_a_field_of_start(somebody: Caller, listener: Listener, mode: str, row: Row) -> None:
-    base = {S: STORAGE} | row.beside
+    base = {S: STORAGE, **row.beside}
 
     async def start(sent: object) -> httpx.Response:
         listener.spec = None

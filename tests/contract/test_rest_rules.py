@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,7 @@ async def test_v15_start_is_for_the_channel_and_uid_of_acquire(somebody: Caller,
     ],
 )
 async def test_v16_start_is_given_what_acquire_was(
-    somebody: Caller, promised: dict[str, object], given: dict[str, object], equal: bool
+    somebody: Caller, promised: dict[str, object], given: dict[str, Any], equal: bool
 ) -> None:
     resource = await somebody.resource(startParameter={"storageConfig": STORAGE} | promised)
     answer = await somebody.start(resource, **given)
@@ -145,6 +146,6 @@ async def test_v16_start_is_given_what_acquire_was(
 
 
 async def test_v16_a_wrong_start_parameter_is_found_at_the_start(somebody: Caller) -> None:
-    wrong = {"storageConfig": STORAGE, "recordingConfig": {"maxIdleTime": 4}}
+    wrong: dict[str, Any] = {"storageConfig": STORAGE, "recordingConfig": {"maxIdleTime": 4}}
     answer = await somebody.start(await somebody.resource(startParameter=wrong), **wrong)
     assert_invalid(answer, [f"{R}.maxIdleTime"])

@@ -5,8 +5,10 @@ T11, clients that wait ten seconds and no longer, is what the waiting in `api.ch
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -40,8 +42,8 @@ async def test_t2_keys_in_any_order_and_unknown_ones_anywhere(somebody: Caller, 
     more = {"unknown": None, "scene": 0, "resourceExpiredHour": 24, "deep": [{"x": 1e300}]}
     caller = replace(somebody, uid=str(next(_uids)))
 
-    def body(request: dict[str, object]) -> dict[str, object]:
-        return dict(reversed((caller.envelope(request | more) | {"extra": [more]}).items()))
+    def body(request: Mapping[str, object]) -> dict[str, object]:
+        return dict(reversed((caller.envelope({**request, **more}) | {"extra": [more]}).items()))
 
     answer = await caller.http.post(f"{caller.base}/acquire", json=body({}))
     resource = answer.json()["resourceId"]
@@ -96,7 +98,7 @@ async def test_t3_spellings_in_update(somebody: Caller, shared_agent: FakeAgent,
     ],
 )
 async def test_t4_fields_of_the_other_mode_and_zeros_left_out(
-    somebody: Caller, listener: Listener, mode: str, request_: dict[str, object]
+    somebody: Caller, listener: Listener, mode: str, request_: dict[str, Any]
 ) -> None:
     answer = await somebody.start("r", mode, **request_)
     assert answer.status_code == 200, answer.text
@@ -105,7 +107,7 @@ async def test_t4_fields_of_the_other_mode_and_zeros_left_out(
 
 
 @pytest.mark.parametrize("token", [{}, {"token": None}, {"token": ""}], ids=["absent", "null", "empty"])
-async def test_t5_no_token(somebody: Caller, listener: Listener, token: dict[str, object]) -> None:
+async def test_t5_no_token(somebody: Caller, listener: Listener, token: dict[str, Any]) -> None:
     assert (await somebody.start("r", **token)).status_code == 200
     assert listener.spec
     assert listener.spec.token is None
