@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from api.schemas.layout import LayoutConfig
 from api.schemas.recording import (
@@ -39,7 +39,7 @@ def _hours(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 class AcquireParameters(Wire):
-    scene: Annotated[int, unsigned(2)] = 0
+    scene: Annotated[int, unsigned(2), Field(description="only 0: 1 (web page) and 2 (postponed transcoding) are not supported")] = 0
     resource_expired_hour: Annotated[int, Field(ge=1, le=720), WrapValidator(_hours)] = 72
     exclude_resource_ids: list[str] = Field([], description="accepted, without effect on one node")
     region: Literal["CN", "AP", "EU", "NA"] | None = Field(None, description="accepted, without effect: the recorder runs where you run it")
@@ -149,6 +149,8 @@ class StartIndividualRequest(_StartRequest):
 
 
 class UpdateParameters(Wire):
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["streamSubscribe"]}, {"required": ["storageConfig"]}]})
+
     stream_subscribe: StreamSubscribe | None = None
     storage_config: StorageConfig | None = Field(None, description="new keys; the place must be that of the start")
 
