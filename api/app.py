@@ -17,7 +17,7 @@ from api.auth import Gatekeeper
 from api.errors import Fault, Gate, GatewayError, ServiceError
 from api.gateway import called
 from api.limits import Buckets
-from api.routes import mode_problem, ncs, router
+from api.routes import ext, mode_problem, ncs, router
 from api.schemas import responses
 from api.schemas.wire import explain
 from api.service import Service
@@ -43,7 +43,7 @@ def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets, usag
     app.state.usage_settings = usage_settings
     app.state.gatekeeper = gatekeeper
     app.state.rates = rates
-    for routes in (router, ncs, usage_router):
+    for routes in (router, ncs, ext, usage_router):
         app.include_router(routes)
         for area in AREAS:
             app.include_router(routes, prefix=f"/{area}", include_in_schema=False)

@@ -9,9 +9,9 @@ What nodes tell by themselves (claims, events) arrives at `api.ledger`.
 
 from typing import Protocol
 
-from recorder.protocol import Done, Refused, SetLayout, Stop, Subscribe
+from recorder.protocol import Done, Refused, RenewStorage, SetLayout, Stop, Subscribe
 
-Command = Stop | Subscribe | SetLayout
+Command = Stop | Subscribe | SetLayout | RenewStorage
 
 
 class BusError(Exception):

@@ -104,7 +104,7 @@ class Ledger:
             case protocol.ImageFailed(why=why, detail=detail):
                 log.warning("image left out", extra={"sid": row.sid, "why": why, "detail": detail})
             case protocol.Ended(outcome=outcome, reason=reason):
-                lifecycle.end(row, outcome, reason)
+                lifecycle.end(row, outcome, reason, at_ms=event.at_ms)
             case protocol.WorkerLost(detail=detail):
                 row.workers_lost += 1
                 log.warning("worker lost", extra={"sid": row.sid, "detail": detail})

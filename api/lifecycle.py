@@ -49,11 +49,12 @@ def begin_stop(row: Recording) -> None:
     row.status = max(row.status, Status.STOPPING)
 
 
-def end(row: Recording, outcome: Outcome, reason: Reason) -> None:
+def end(row: Recording, outcome: Outcome, reason: Reason, *, at_ms: int) -> None:
     """The last file is written; its channel and uid are free for another recording."""
     if not row.finished:
         row.status = Status.STOPPED
         row.live = False
+        row.ended_ms = at_ms
         row.outcome, row.reason = outcome, reason
 
 
@@ -63,5 +64,6 @@ def finish(row: Recording, *, outcome: Outcome, reason: Reason, uploading: Uploa
     row.live = False
     row.finished = True
     row.finished_ms = now_ms
+    row.ended_ms = row.ended_ms or now_ms
     row.outcome, row.reason, row.uploading = outcome, reason, uploading
     row.sealed_spec = None

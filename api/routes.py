@@ -45,6 +45,8 @@ router = APIRouter(
     responses=_COMMON,
 )
 ncs = APIRouter(route_class=Guarded, dependencies=router.dependencies, responses=_COMMON)
+_GONE: dict[int | str, dict[str, Any]] = {404: _REFUSED | {"description": "There is no such recording, or it ended long ago"}}
+ext = APIRouter(route_class=Guarded, dependencies=router.dependencies, responses=_COMMON | _GONE)
 
 
 def service(request: Request) -> Service:
@@ -111,10 +113,9 @@ async def query(*, appid: str, resourceid: str, sid: str, mode: Mode, who: Calle
 async def update(
     *, appid: str, resourceid: str, sid: str, mode: Mode, body: UpdateRequest, who: CallerOf, doing: ServiceOf
 ) -> responses.Started:
-    """Replace whose audio and video is recorded."""
-    wanted = body.client_request.stream_subscribe
-    assert wanted  # required by the schema
-    await doing.subscribe(_target(who, resourceid, sid, mode, body), wanted.to_spec(), body.problem)
+    """Replace whose audio and video is recorded, or the keys of the bucket."""
+    target = _target(who, resourceid, sid, mode, body)
+    await doing.update(target, subscription=body.subscription, storage=body.storage, problem=body.problem)
     return responses.Started(cname=body.cname, uid=body.uid, resource_id=resourceid, sid=sid)
 
 
@@ -141,6 +142,12 @@ async def stop(
 async def no_such_mode(mode: str) -> None:
     """Start and updateLayout have a route for each mode they know; here end all others."""
     raise ServiceError(Fault.INVALID_PARAMETER, mode_problem(mode))
+
+
+@ext.get("/v1/ext/recordings/{sid}", response_model_exclude_none=True)
+async def recording(sid: str, who: CallerOf, doing: ServiceOf) -> responses.Told:
+    """How a recording is doing or why it ended and when, until seven days after its end."""
+    return responses.told(await doing.tell(who.customer_id, sid))
 
 
 @ncs.get("/v1/ncs/ip")

@@ -23,16 +23,18 @@ from api.quotas import Quotas
 from api.resource import Resource, ResourceIdError, ResourceIds
 from api.stops import Stops
 from api.store import Store
-from api.tables import File, Recording, Slice
+from api.tables import App, File, Recording, Slice
 from api.vault import Vault
 from recorder import metrics
-from recorder.protocol import Done, SetLayout, Subscribe
-from recorder.spec import Layout, Mode, RecordingSpec, Subscription
+from recorder.protocol import Done, RenewStorage, SetLayout, Subscribe
+from recorder.spec import Layout, Mode, RecordingSpec, Storage, Subscription
 
 log = logging.getLogger(__name__)
 
+TOLD_DAYS: Final = 7  # how long an ended recording can be asked about
 START_WITHIN_MS: Final = 5 * 60_000  # of acquire
 _HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
 _SID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -151,6 +153,15 @@ class Service:
     async def query(self, target: Target) -> Snapshot:
         return await self._snapshot(await self._find(target))
 
+    async def tell(self, customer_id: str, sid: str) -> Snapshot:
+        """A recording of the customer's, from its start until some days after its end."""
+        async with self._store.read() as session:
+            owned = select(Recording).join(App, App.id == Recording.app_id).where(Recording.sid == sid, App.customer_id == customer_id)
+            row = await session.scalar(owned) if _SID.fullmatch(sid) else None
+        if row is None or (row.finished_ms and self._now_ms() >= row.finished_ms + TOLD_DAYS * _DAY_MS):
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        return await self._snapshot(row)
+
     async def stop(self, target: Target, *, wait: bool) -> Snapshot:
         """Stop the recording. `wait`: answer when everything that was recorded is stored."""
         row = await self._find(target)
@@ -167,13 +178,30 @@ class Service:
             raise ServiceError(Fault.UPLOAD_PENDING)
         return snapshot
 
-    async def subscribe(self, target: Target, wanted: Subscription, problem: Callable[[bool, bool], str | None]) -> None:
-        """Replace whose media is recorded. `problem(audio, video)` says why it does not suit what is recorded."""
+    async def update(
+        self,
+        target: Target,
+        *,
+        subscription: Subscription | None,
+        storage: Storage | None,
+        problem: Callable[[bool, bool, Storage], str | None],
+    ) -> None:
+        """Replace whose media is recorded, the keys of the bucket, or both.
+
+        `problem(audio, video, storage)` says why that does not suit what is recorded, and where it is stored.
+        """
         row = await self._find(target)
-        reason = problem(row.audio, row.video)
+        if row.sealed_spec is None:  # it has ended this very moment
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        stored_in = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid).storage
+        assert stored_in
+        reason = problem(row.audio, row.video, stored_in)
         if reason:
             raise ServiceError(Fault.INVALID_PARAMETER, reason)
-        await self._change(row.sid, Subscribe(sid=row.sid, subscription=wanted), {"subscription": wanted})
+        if storage:
+            await self._renew(row.sid, storage)
+        if subscription:
+            await self._change(row.sid, Subscribe(sid=row.sid, subscription=subscription), {"subscription": subscription})
 
     async def set_layout(self, target: Target, layout: Layout) -> None:
         """Replace the whole layout."""
@@ -260,6 +288,19 @@ class Service:
                 await self._command(node, command)
                 await self._keep(sid, changed)
 
+    async def _renew(self, sid: str, storage: Storage) -> None:
+        """Keep the new keys, then have the node claim them: secrets travel in no command. Until the end, for uploads go on till then."""
+        async with self._turns.setdefault(sid, asyncio.Lock()):
+            async with self._store.write() as session:
+                row = await session.get(Recording, sid, with_for_update=True)
+                if row is None or row.sealed_spec is None:
+                    raise ServiceError(Fault.NO_SUCH_TASK)
+                spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
+                row.sealed_spec = self._vault.seal(spec.model_copy(update={"storage": storage}))
+                node = row.node
+            if node:
+                await self._command(node, RenewStorage(sid=sid))
+
     async def _keep(self, sid: str, changed: dict[str, object], *, unless_claimed: bool = False) -> str | None:
         """Store the change in the spec; what nobody has claimed yet is claimed with it. Returns the owner."""
         async with self._store.write() as session:
@@ -279,7 +320,13 @@ class Service:
         if isinstance(answer, Done):
             return
         log.warning("command refused", extra={"sid": command.sid, "node": node, "command": command.type, "reason": answer.reason})
-        raise ServiceError(Fault.INVALID_PARAMETER, answer.detail) if answer.reason == "bad_request" else ServiceError(Fault.NO_SUCH_TASK)
+        match answer.reason:
+            case "bad_request":
+                raise ServiceError(Fault.INVALID_PARAMETER, answer.detail)
+            case "stale":
+                raise ServiceError(Fault.NOT_COMPLETED)
+            case _:
+                raise ServiceError(Fault.NO_SUCH_TASK)
 
     async def _get(self, sid: str) -> Recording | None:
         async with self._store.read() as session:

@@ -84,6 +84,7 @@ class Recording(Table):
     stop: Mapped[str | None] = mapped_column(String(8))  # None, sending, pending (not delivered), sent
     workers_lost: Mapped[int] = mapped_column(default=0)
     first_media_ms: Mapped[int | None]
+    ended_ms: Mapped[int | None]  # when its last file was written, by the node's clock
     finished_ms: Mapped[int | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(32))

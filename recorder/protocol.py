@@ -249,6 +249,13 @@ class SetLayout(_Message):
     layout: Layout
 
 
+class RenewStorage(_Message):
+    """The customer has given new keys of the bucket: claim again with `resume` to get them. Secrets travel in no command."""
+
+    type: Literal["renew_storage"] = "renew_storage"
+    sid: str
+
+
 # ---- worker <-> agent --------------------------------------------------------------------------------------------
 
 
@@ -292,7 +299,7 @@ class Report(_Message):
 Message = Annotated[
     Event
     | (AgentHello | Offer | Claim | Claimed | Done | Refused | AskApp | App)
-    | (Stop | Subscribe | SetLayout)
+    | (Stop | Subscribe | SetLayout | RenewStorage)
     | (WorkerHello | Lease | ImageReady | Report),
     Field(discriminator="type"),
 ]

@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -87,7 +87,7 @@ Report = Callable[[Verified | Published | Retrying | Lost], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """`open` blocks; it is called once, when there is something to upload. `key` turns a name into an object key."""
+    """`open` blocks; it is called when there is something to upload, and kept. `key` turns a name into an object key."""
 
     open: Callable[[], ObjectStore]
     key: Callable[[str], str]
@@ -126,6 +126,7 @@ class Uploader:
         self._settled = asyncio.Event()
         self._settled.set()
         self._store: asyncio.Future[ObjectStore] | None = None
+        self._former: list[asyncio.Future[ObjectStore]] = []  # calls may still use them
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="upload")
 
     def add(self, file: MediaFile) -> None:
@@ -137,6 +138,13 @@ class Uploader:
         """Upload this version of a playlist; an older one that is not out yet is forgotten."""
         self._publications[publication.name] = publication
         self._wake()
+
+    def reopen(self, open_again: Callable[[], ObjectStore]) -> None:
+        """Go on with another store from the next call on: the same place with other keys."""
+        self._destination = replace(self._destination, open=open_again)
+        if self._store:
+            self._former.append(self._store)
+            self._store = None
 
     async def settled(self) -> None:
         """Wait until nothing is left to do, or the store has refused us."""
@@ -153,8 +161,9 @@ class Uploader:
         finally:
             self._settled.set()
             self._threads.shutdown(wait=False, cancel_futures=True)
-            if self._store and self._store.done() and not self._store.cancelled() and not self._store.exception():
-                self._store.result().close()
+            for store in (*self._former, self._store):
+                if store and store.done() and not store.cancelled() and not store.exception():
+                    store.result().close()
         assert self.refused
         return self.refused
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from api.schemas.layout import LayoutConfig
 from api.schemas.recording import (
@@ -19,7 +19,7 @@ from api.schemas.recording import (
 from api.schemas.storage import StorageConfig
 from api.schemas.subscription import AUDIO, VIDEO, StreamSubscribe, given_lists
 from api.schemas.wire import ChannelName, Given, Problem, Uid, Wire, spelled_out, unsigned
-from recorder.spec import Mode, RecordingSpec
+from recorder.spec import Mode, RecordingSpec, Storage, Subscription
 
 _SCENES: Final[Mapping[object, str]] = {1: "web page recording is not supported", 2: "postponed transcoding is not supported"}
 
@@ -39,7 +39,7 @@ def _hours(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 class AcquireParameters(Wire):
-    scene: Annotated[int, unsigned(2)] = 0
+    scene: Annotated[int, unsigned(2), Field(description="only 0: 1 (web page) and 2 (postponed transcoding) are not supported")] = 0
     resource_expired_hour: Annotated[int, Field(ge=1, le=720), WrapValidator(_hours)] = 72
     exclude_resource_ids: list[str] = Field([], description="accepted, without effect on one node")
     region: Literal["CN", "AP", "EU", "NA"] | None = Field(None, description="accepted, without effect: the recorder runs where you run it")
@@ -65,6 +65,11 @@ class _StartParameters(Wire):
     def rules(cls, given: Given) -> Iterator[Problem]:
         if "extensionServiceConfig" in given:
             yield "extensionServiceConfig", "is for mode web only"
+        apps = given.get("appsCollection")
+        if isinstance(apps, dict) and apps.get("combinationPolicy") not in (None, "default"):
+            yield "appsCollection.combinationPolicy", _SCENES[2]  # dropped silently, the file it asks for would never come
+        if given.get("transcodeOptions") is not None:
+            yield "transcodeOptions", _SCENES[2]
 
     def common(self, config: RecordingConfig) -> dict[str, Any]:
         return {
@@ -144,22 +149,32 @@ class StartIndividualRequest(_StartRequest):
 
 
 class UpdateParameters(Wire):
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["streamSubscribe"]}, {"required": ["storageConfig"]}]})
+
     stream_subscribe: StreamSubscribe | None = None
-    storage_config: object = Field(None, description="not supported")
+    storage_config: StorageConfig | None = Field(None, description="new keys; the place must be that of the start")
 
     @classmethod
     def rules(cls, given: Given) -> Iterator[Problem]:
-        if given.get("storageConfig") is not None:
-            yield "storageConfig", "cannot be changed while recording"
-        elif given.get("streamSubscribe") is None:
-            yield "streamSubscribe", "Field required"
+        if given.get("storageConfig") is None and given.get("streamSubscribe") is None:
+            yield "streamSubscribe", "or storageConfig is required"
 
 
 class UpdateRequest(Envelope):
     client_request: UpdateParameters
 
-    def problem(self, audio: bool, video: bool) -> str | None:
-        """What is wrong for a recording that has these kinds of media."""
+    @property
+    def subscription(self) -> Subscription | None:
+        wanted = self.client_request.stream_subscribe
+        return wanted.to_spec() if wanted else None
+
+    @property
+    def storage(self) -> Storage | None:
+        wanted = self.client_request.storage_config
+        return wanted.to_spec() if wanted else None
+
+    def problem(self, audio: bool, video: bool, stored_in: Storage) -> str | None:
+        """What is wrong for a recording that has these kinds of media, in this place."""
         wanted = self.client_request.stream_subscribe
         path = "clientRequest.streamSubscribe"
         wrong = []
@@ -167,6 +182,9 @@ class UpdateRequest(Envelope):
             wrong.append(f"{path}.audioUidList: must not be set when streamTypes is {VIDEO_ONLY}")
         if wanted and wanted.video_uid_list and not video:
             wrong.append(f"{path}.videoUidList: must not be set when streamTypes is {AUDIO_ONLY}")
+        if self.client_request.storage_config:
+            moved = self.client_request.storage_config.moved_from(stored_in)
+            wrong += [f"clientRequest.storageConfig.{field}: cannot be changed while recording" for field in moved]
         return "; ".join(wrong) or None
 
 

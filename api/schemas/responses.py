@@ -7,6 +7,8 @@ from pydantic.alias_generators import to_camel
 
 from api.service import Snapshot
 from recorder.outputs.names import Names
+from recorder.protocol import Outcome, Reason, Uploading
+from recorder.spec import Mode
 
 
 class _Answer(BaseModel):
@@ -66,11 +68,28 @@ class QueryAnswer(Started):
 
 
 class StopState(_Listing):
-    uploading_status: Literal["uploaded", "backuped", "unknown"]
+    uploading_status: Uploading
 
 
 class StopAnswer(Started):
     server_response: StopState
+
+
+class Told(_Listing):
+    """Ours: what is known of a recording. What is not known yet is left out."""
+
+    sid: str
+    app_id: str
+    cname: str
+    uid: str
+    mode: Mode
+    status: int = Field(description="as in query; 8 ended, 20 ended by a failure")
+    start_time: int = Field(description="Unix time in milliseconds at which start was accepted")
+    slice_start_time: int | None = Field(None, description="Unix time in milliseconds of the first slice")
+    end_time: int | None = Field(None, description="Unix time in milliseconds of the last moment recorded")
+    outcome: Outcome | None = None
+    reason: Reason | None = Field(None, description="why it ended")
+    uploading_status: Uploading | None = None
 
 
 class Address(_Answer):
@@ -101,6 +120,28 @@ def stop_answer(resource_id: str, snapshot: Snapshot) -> StopAnswer:
     mode, files = _listing(snapshot)
     state = StopState.model_validate({"file_list_mode": mode, "file_list": files, "uploading_status": row.uploading or "unknown"})
     return StopAnswer(cname=row.channel, uid=str(row.uid), resource_id=resource_id, sid=row.sid, server_response=state)
+
+
+def told(snapshot: Snapshot) -> Told:
+    row = snapshot.recording
+    mode, files = _listing(snapshot)
+    state = {
+        "sid": row.sid,
+        "app_id": row.app_id,
+        "cname": row.channel,
+        "uid": str(row.uid),
+        "mode": row.mode,
+        "status": row.status,
+        "start_time": row.created_ms,
+        "slice_start_time": row.first_media_ms,
+        "end_time": row.ended_ms,
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "uploading_status": row.uploading,
+        "file_list_mode": mode,
+        "file_list": files,
+    }
+    return Told.model_validate(state)
 
 
 def _listing(snapshot: Snapshot) -> tuple[Literal["string", "json"] | None, str | list[ListedFile] | None]:

@@ -16,6 +16,8 @@ S3_COMPATIBLE: Final = 11
 
 _VENDORS: Final = tuple(sorted(storage.vendors()))
 
+_WITHOUT_REGIONS: Final = tuple(vendor for vendor in _VENDORS if vendor not in REGIONS)
+
 # Who understands which extra; elsewhere it would be dropped silently, and with it the protection the customer counts on.
 _UNDERSTOOD: Final = {"stsToken": (1, 2, 3, S3_COMPATIBLE), "sse": (1, S3_COMPATIBLE), "tag": (1, 2, S3_COMPATIBLE)}
 
@@ -47,7 +49,7 @@ class ExtensionParams(Wire):
 
 class StorageConfig(Wire):
     vendor: Annotated[int, AfterValidator(_vendor), Field(json_schema_extra={"enum": list(_VENDORS)})]
-    region: int
+    region: int = Field(0, description="required for vendors that have regions")
     bucket: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")
     access_key: Printable = Field("", description="required, except for vendor 100")
     secret_key: Printable = Field("", description="required, except for vendor 100")
@@ -63,6 +65,8 @@ class StorageConfig(Wire):
         extras: Given = extension if isinstance(extension, dict) else {}
         if vendor != LOCAL_FOLDER:
             yield from ((key, "Field required") for key in ("accessKey", "secretKey") if given.get(key) in (None, ""))
+        if "region" not in given and vendor not in _WITHOUT_REGIONS:  # clients that leave out zeros leave it out there
+            yield "region", "Field required"
         if isinstance(vendor, int) and isinstance(region, int) and not _is_region(vendor, region):
             yield "region", "is not a region of this vendor"
         if vendor == S3_COMPATIBLE and not extras.get("endpoint"):
@@ -75,6 +79,13 @@ class StorageConfig(Wire):
         prefix = given.get("fileNamePrefix")
         if isinstance(prefix, list) and sum(len(str(part)) + 1 for part in prefix) > 128:
             yield "fileNamePrefix", "is longer than 128 characters"
+
+    def moved_from(self, place: Storage) -> list[str]:
+        """Fields that name another place, or another way of storing there, than `place` does: all but the keys."""
+        wanted = self.to_spec()
+        names = {"vendor": "vendor", "region": "region", "bucket": "bucket", "prefix": "fileNamePrefix"}
+        names |= {name: f"extensionParams.{name}" for name in ("endpoint", "sse", "tag")}
+        return [wire for name, wire in names.items() if getattr(wanted, name) != getattr(place, name)]
 
     def to_spec(self) -> Storage:
         return Storage(

@@ -118,13 +118,20 @@ def is_http_url(text: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
 
 
+_CHANNEL_PATTERN: Final = r"^[A-Za-z0-9 !#$%&()+\-:;<=.>?@\[\]^_{}|~,]{1,63}$"  # for the served description
 _UID_PATTERN: Final = r"[1-9][0-9]{0,9}"
 Uid = Annotated[str, AfterValidator(_uid), Field(json_schema_extra={"pattern": f"^{_UID_PATTERN}$"})]
 UidOrEmpty = Annotated[str, AfterValidator(_uid_or_empty), Field(json_schema_extra={"pattern": f"^({_UID_PATTERN})?$"})]
-ChannelName = Annotated[str, AfterValidator(_channel_name), Field(json_schema_extra={"minLength": 1, "maxLength": 63})]
+ChannelName = Annotated[str, AfterValidator(_channel_name), Field(json_schema_extra={"pattern": _CHANNEL_PATTERN})]
 Printable = Annotated[str, AfterValidator(_printable), Field(max_length=4096)]
 ImageUrl = Annotated[
-    str, AfterValidator(_image_url), Field(max_length=2048, description="http or https; JPG, BMP or PNG, at most 6 MB and 4096 x 4096")
+    str,
+    AfterValidator(_image_url),
+    Field(
+        max_length=2048,
+        description="http or https; JPG, BMP or PNG, at most 6 MB and 4096 x 4096",
+        json_schema_extra={"pattern": "^([Hh][Tt][Tt][Pp][Ss]?://.+)?$"},
+    ),
 ]
 
 

@@ -17,7 +17,7 @@ from recorder.agent.recording import Node, Recording
 from recorder.agent.supervisor import Timing
 from recorder.outbound import AddressPolicy
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import AgentHello, Done, Message, Offer, Refused, Report, SetLayout, Stop, Subscribe, WorkerHello
+from recorder.protocol import AgentHello, Done, Message, Offer, Refused, RenewStorage, Report, SetLayout, Stop, Subscribe, WorkerHello
 from recorder.settings import ConfigError, Settings
 from storage.errors import SpoolError
 from storage.spool import Spool
@@ -154,7 +154,7 @@ class Agent:
         match message:
             case Offer(sid=sid):
                 return self._offered(sid)
-            case Stop(sid=sid) | Subscribe(sid=sid) | SetLayout(sid=sid):
+            case Stop(sid=sid) | Subscribe(sid=sid) | SetLayout(sid=sid) | RenewStorage(sid=sid):
                 recording = self._recordings.get(sid)
                 return await recording.command(message) if recording else Refused(reason="not_yours")
             case _:

@@ -33,6 +33,7 @@ from recorder.protocol import (
     PhaseChanged,
     Reason,
     Refused,
+    RenewStorage,
     Report,
     SetLayout,
     Slice,
@@ -98,6 +99,7 @@ class Recording:
         self._launched: RecordingSpec | None = None  # with which the worker was started; None: what it knows is uncertain
         self._claimed = asyncio.Event()
         self._arrived = asyncio.Event()  # a worker, that is not briefed yet
+        self._claiming = asyncio.Lock()  # one at a time, so that an answer never comes with an epoch that is over
         self._turn = asyncio.Lock()  # of who tells the worker what to record, so that the last word is the newest
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._read = 0  # records of the worker's journal seen so far
@@ -170,8 +172,9 @@ class Recording:
 
     async def _claim(self) -> None:
         claim = Claim(sid=self.sid, node=self._node.settings.agent.node)
-        answer = await self._events.claim(lambda: self._node.bus.claim(claim))
-        self._take(answer)
+        async with self._claiming:
+            answer = await self._events.claim(lambda: self._node.bus.claim(claim))
+            self._take(answer)
 
     async def _claim_again(self) -> None:
         """After the agent's own restart: the same epoch, to get the secrets back."""
@@ -182,12 +185,30 @@ class Recording:
         else:
             self._take(answer)
 
+    async def _renew_storage(self) -> Message:
+        """The customer's new keys. The place is the old one, which the control plane has seen to."""
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                await self._claimed.wait()
+                async with self._claiming:
+                    claim = Claim(sid=self.sid, node=self._node.settings.agent.node, resume=self._events.epoch)
+                    answer = await self._node.bus.claim(claim)
+                    if isinstance(answer, Refused):
+                        return answer
+                    self._take(answer)
+        except TimeoutError:
+            return Refused(reason="stale")
+        return Done()
+
     def _take(self, answer: Claimed | Refused) -> None:
         if isinstance(answer, Refused):
             raise Abandoned(answer.reason)
         spec = RecordingSpec.model_validate(answer.spec).model_copy(update=self._changes)
         if self._spec is None:
             self._uploads.start(spec, self._node.settings)
+        elif self._spec.storage != spec.storage:
+            self._uploads.renew(spec)
+            log.info("storage keys renewed")
         self._spec = spec
         self._want_images()
         self._claimed.set()
@@ -424,8 +445,10 @@ class Recording:
         if isinstance(body, Ended):
             self._supervisor.worker_is_over()
 
-    async def command(self, message: Stop | Subscribe | SetLayout) -> Message:
+    async def command(self, message: Stop | Subscribe | SetLayout | RenewStorage) -> Message:
         """A command of the customer's. What changes the recording also holds for the workers to come."""
+        if isinstance(message, RenewStorage):  # files are uploaded after the end, too
+            return await self._renew_storage()
         if self.over or self._supervisor.stopping:
             return Refused(reason="exiting")
         if isinstance(message, Stop):

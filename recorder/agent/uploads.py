@@ -42,6 +42,7 @@ class Uploads:
         self._published: dict[str, bytes] = {}  # the newest version of each list
         self._ended = False
         self._spec: RecordingSpec | None = None
+        self._settings: Settings | None = None
         self._uploader: Uploader | None = None
         for known in slices:
             self._slices[known.name] = known
@@ -69,7 +70,7 @@ class Uploads:
 
     def start(self, spec: RecordingSpec, settings: Settings) -> None:
         """Now that the bucket is known: queue what has been committed so far. Playlists are published anew."""
-        self._spec = spec
+        self._spec, self._settings = spec, settings
         self._uploader = Uploader(
             Destination(lambda: _open(spec, settings), lambda name: _key(spec, name)),
             self._report,
@@ -81,6 +82,14 @@ class Uploads:
                 self._uploader.add(self._media_file(committed))
         for name in self._playlists():
             self._publish(name)
+
+    def renew(self, spec: RecordingSpec) -> None:
+        """Go on with the keys that `spec` has now; the place is the same."""
+        assert self._uploader
+        assert self._settings
+        settings = self._settings
+        self._spec = spec
+        self._uploader.reopen(lambda: _open(spec, settings))
 
     async def run(self) -> PermanentStorageError:
         assert self._uploader

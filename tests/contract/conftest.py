@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from api.accounts import Accounts, unix_ms
 from api.masterkey import load_master_key
 from api.plane import ControlPlane, open_plane
 from api.service import Patience
 from recorder.settings import Api, Settings
+from recorder.spec import RecordingSpec
 from tests.contract.fake_agent import FakeAgent, connected
 
 STORAGE = {
@@ -26,6 +29,8 @@ STORAGE = {
     "secretKey": "SK",
     "extensionParams": {"endpoint": "s3.example.com"},
 }
+
+PATIENCE = Patience(start_seconds=1, stop_seconds=1)
 
 
 class Clock:
@@ -122,10 +127,10 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def open_world(settings: Settings, clock: Clock | None = None) -> AsyncIterator[World]:
+async def open_world(settings: Settings, clock: Clock | None = None, patience: Patience = PATIENCE) -> AsyncIterator[World]:
     clock = clock or Clock()
     async with (
-        open_plane(settings, now_ms=clock, patience=Patience(start_seconds=1, stop_seconds=1), answer_seconds=0.5) as plane,
+        open_plane(settings, now_ms=clock, patience=patience, answer_seconds=0.5) as plane,
         contextlib.AsyncExitStack() as clients,
     ):
         transport = httpx.ASGITransport(plane.app, raise_app_exceptions=False)
@@ -148,6 +153,46 @@ def a_deployment(data_dir: Path, **api: Any) -> Settings:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with open_world(a_deployment(tmp_path / "data")) as world:
         yield world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """For tests that change nothing of the deployment; they must run in the loop of their module."""
+    async with open_world(a_deployment(tmp_path_factory.mktemp("data"))) as world:
+        yield world
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_agent(shared_world: World) -> AsyncIterator[FakeAgent]:
+    async with shared_world.agent() as agent:
+        yield agent
+
+
+_rooms = count()
+
+
+@pytest.fixture
+def somebody(shared_world: World) -> Caller:
+    """A caller of the shared deployment, with a channel of its own."""
+    return replace(shared_world.caller, cname=f"room {next(_rooms)}")
+
+
+class Listener:
+    """Stands where the service stands, and keeps what it would record."""
+
+    def __init__(self) -> None:
+        self.spec: RecordingSpec | None = None
+
+    async def start(self, _caller: object, _resource_id: str, spec: RecordingSpec, _parameters: object) -> None:
+        self.spec = spec
+
+
+@pytest.fixture
+def listener(shared_world: World) -> Iterator[Listener]:
+    state = shared_world.plane.app.state
+    service, state.service = state.service, Listener()
+    yield state.service
+    state.service = service
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from recorder.protocol import (
     Offer,
     PhaseChanged,
     Refused,
+    RenewStorage,
     SetLayout,
     Slice,
     SliceCommitted,
@@ -31,6 +32,7 @@ from recorder.protocol import (
     Subscribe,
 )
 
+Command = Stop | Subscribe | SetLayout | RenewStorage
 Script = Callable[[Message], Message | None]
 START_MS = 1_700_000_000_123
 
@@ -49,8 +51,14 @@ class FakeAgent:
         self._tasks: asyncio.TaskGroup
         self.silent = asyncio.Event()  # set: answers nothing any more
 
-    def commands(self, sid: str) -> list[Stop | Subscribe | SetLayout]:
-        return [message for message in self.received if isinstance(message, Stop | Subscribe | SetLayout) and message.sid == sid]
+    def commands(self, sid: str) -> list[Command]:
+        return [message for message in self.received if isinstance(message, Command) and message.sid == sid]
+
+    def continue_from(self, former: "FakeAgent") -> None:
+        """As the same node after a new connection: it remembers what it was told, and goes on counting its events."""
+        self.received[:0] = former.received
+        self.claimed = former.claimed | self.claimed
+        self._sequences = former._sequences
 
     async def claim(self, sid: str, *, resume: int | None = None) -> Message:
         answer = await self.peer.request(Claim(sid=sid, node=self.node, resume=resume))

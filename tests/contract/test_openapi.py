@@ -1,5 +1,6 @@
 """The served description: it has every call, and says nothing that is not answered."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ CALLS = {
     f"{TASK}/mode/mix/updateLayout": ("post", {"200", "206", "400", "404", "500", "504", "default"}),
     f"{TASK}/mode/{{mode}}/stop": ("post", {"200", "206", "400", "404", "500", "504", "default"}),
     "/v1/ext/usage": ("get", {"200", "400", "500", "default"}),
+    "/v1/ext/recordings/{sid}": ("get", {"200", "400", "404", "500", "default"}),
     "/v1/ncs/ip": ("get", {"200", "400", "500", "default"}),
 }
 SNAKE_CASE_ON_THE_WIRE = {"async_stop", "x_axis", "y_axis", "render_mode", "image_url"}
@@ -49,6 +51,24 @@ async def test_it_speaks_wire_names_and_bounds(description: dict[str, Any]) -> N
     idle = schemas["MixRecordingConfig"]["properties"]["maxIdleTime"]
     assert (idle["minimum"], idle["maximum"], idle["default"]) == (5, 2_592_000, 30)
     assert set(schemas["StartMixRequest"]["required"]) == {"cname", "uid", "clientRequest"}
+
+
+async def test_its_patterns_are_those_of_the_checks(description: dict[str, Any]) -> None:
+    fields = description["components"]["schemas"]["AcquireRequest"]["properties"]
+    characters = [chr(code) for code in range(0x250)]
+    legal = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 !#$%&()+-:;<=.>?@[]^_{}|~,"
+    assert {one for one in characters if re.search(fields["cname"]["pattern"], one)} == set(legal)
+    assert re.search(fields["cname"]["pattern"], "x" * 63)
+    assert not re.search(fields["cname"]["pattern"], "x" * 64)
+    assert [uid for uid in ("0", "01", "1", "4294967295", "x", "12345678901") if re.search(fields["uid"]["pattern"], uid)] == [
+        "1",
+        "4294967295",
+    ]
+
+
+async def test_it_tells_what_update_needs(description: dict[str, Any]) -> None:
+    update = description["components"]["schemas"]["UpdateParameters"]
+    assert [choice["required"] for choice in update["anyOf"]] == [["streamSubscribe"], ["storageConfig"]]
 
 
 async def test_every_answer_is_counted(world: World) -> None:

@@ -17,7 +17,20 @@ from pydantic import SecretStr
 from recorder.agent.agent import Agent
 from recorder.outputs.timeline_file import Timeline
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import Done, Ended, ImageFailed, Message, Refused, Report, SetLayout, SliceStored, Stop, Subscribe, WorkerHello
+from recorder.protocol import (
+    Done,
+    Ended,
+    ImageFailed,
+    Message,
+    Refused,
+    RenewStorage,
+    Report,
+    SetLayout,
+    SliceStored,
+    Stop,
+    Subscribe,
+    WorkerHello,
+)
 from recorder.settings import Agent as AgentSettings
 from recorder.settings import ConfigError, Settings
 from recorder.settings import Recording as RecordingSettings
@@ -171,6 +184,29 @@ async def test_agent_uploads_the_same_bytes_to_s3(
     assert len(listed(playlist["Body"].read())) == len(control.committed(job.sid)) - 1
     for secret in (server.owner.secret_key, server.owner.access_key, "token-secret"):
         assert secret not in agent.log()
+
+
+async def test_agent_uploads_with_the_keys_it_was_given_last(
+    settings: Settings, control: Control, agent: AgentProcess, server: seaweedfs.SeaweedFS
+) -> None:
+    def bucket(access_key: str, secret_key: str) -> Storage:
+        keys = {"access_key": SecretStr(access_key), "secret_key": SecretStr(secret_key)}
+        return Storage(vendor=11, bucket=seaweedfs.BUCKET, prefix=("renewed",), endpoint=server.endpoint, **keys)
+
+    job = spec("slices", bucket(server.owner.access_key, server.owner.secret_key))
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 2)
+    control.specs[job.sid] = job.model_copy(update={"storage": bucket(server.writer.access_key, server.writer.secret_key)})
+    assert await control.ask(RenewStorage(sid=job.sid)) == Done()
+    assert control.claims[-1].resume == 1
+    before = len(control.stored(job.sid))
+    await control.until(lambda: len(control.stored(job.sid)) >= before + 3)
+    control.specs[job.sid] = job.model_copy(update={"storage": bucket("nobody", "nothing")})
+    assert await control.ask(RenewStorage(sid=job.sid)) == Done()
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.reason) == ("failed", "storage")
+    assert await control.ask(RenewStorage(sid="0" * 32)) == Refused(reason="not_yours")
+    assert server.writer.secret_key not in agent.log()
 
 
 async def test_agent_starts_a_killed_worker_again_in_the_same_playlist(settings: Settings, control: Control, agent: AgentProcess) -> None:

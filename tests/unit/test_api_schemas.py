@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from api.schemas.requests import StartIndividualRequest, StartMixRequest, StopRequest, UpdateLayoutRequest, UpdateRequest
 from api.schemas.wire import explain
-from recorder.spec import Canvas, Layout, RecordingSpec, Snapshots, Subscription, UidRule, UserBackground
+from recorder.spec import Canvas, Layout, RecordingSpec, Snapshots, Storage, Subscription, UidRule, UserBackground
 
 STORAGE: dict[str, Any] = {"vendor": 1, "region": 0, "bucket": "rec", "accessKey": "AK", "secretKey": "SK"}
 
@@ -151,8 +151,9 @@ def test_update() -> None:
     request = UpdateRequest.model_validate(envelope(streamSubscribe=lists) | {"clientRequest": {"streamSubscribe": lists}})
     assert request.client_request.stream_subscribe
     assert request.client_request.stream_subscribe.to_spec() == Subscription(audio=NOBODY, video=excepting(4))
-    assert request.problem(True, True) is None
-    assert request.problem(True, False) == "clientRequest.streamSubscribe.videoUidList: must not be set when streamTypes is 0"
+    somewhere = Storage(vendor=1, bucket="rec", access_key=SecretStr(""), secret_key=SecretStr(""))
+    assert request.problem(True, True, somewhere) is None
+    assert request.problem(True, False, somewhere) == "clientRequest.streamSubscribe.videoUidList: must not be set when streamTypes is 0"
 
 
 def test_stop_waits_unless_told_not_to() -> None:

@@ -83,9 +83,9 @@ def test_a_new_worker_begins_again() -> None:
 )
 def test_the_end(outcome: Outcome, status: int) -> None:
     row = a_row(Status.RECORDING)
-    lifecycle.end(row, outcome, "stopped")
+    lifecycle.end(row, outcome, "stopped", at_ms=4)
     assert (row.status, row.live, row.finished, row.sealed_spec) == (7, False, False, b"secret")
     lifecycle.finish(row, outcome=outcome, reason="stopped", uploading="uploaded", now_ms=5)
-    assert (row.status, row.live, row.finished, row.sealed_spec, row.finished_ms) == (status, False, True, None, 5)
-    lifecycle.end(row, "complete", "stopped")
-    assert row.status == status
+    assert (row.status, row.live, row.finished, row.sealed_spec, row.ended_ms, row.finished_ms) == (status, False, True, None, 4, 5)
+    lifecycle.end(row, "complete", "stopped", at_ms=6)
+    assert (row.status, row.ended_ms) == (status, 4)

@@ -141,6 +141,24 @@ async def test_storage_uploader_works_in_parallel_up_to_its_bound(tmp_path: Path
     assert len(bench.store.objects) == 8
 
 
+async def test_storage_uploader_goes_on_with_the_store_that_is_opened_again(tmp_path: Path) -> None:
+    bench, second = Bench(tmp_path), FakeStore()
+    gate = bench.store.gates["p/1.ts"] = threading.Event()
+    async with bench.running():
+        bench.uploader.add(bench.file("1.ts"))
+        await bench.until_started("p/1.ts")
+        bench.uploader.reopen(lambda: second)  # while the first is on its way
+        bench.uploader.add(bench.file("2.ts"))
+        while "p/2.ts" not in second.objects:
+            await asyncio.sleep(0.001)
+        assert not bench.store.closed
+        gate.set()
+        await bench.uploader.settled()
+    assert (list(bench.store.objects), list(second.objects)) == (["p/1.ts"], ["p/2.ts"])
+    assert bench.store.closed
+    assert second.closed
+
+
 async def test_storage_uploader_publishes_after_what_is_named(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     gate = bench.store.gates["p/1.ts"] = threading.Event()
