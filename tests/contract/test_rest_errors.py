@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api.accounts import AppChange
 from api.errors import Fault, Gate
 from recorder.protocol import Ended, Finished, Offer, PhaseChanged
 from tests.contract.conftest import Task, World, a_deployment, eventually, open_world
@@ -126,6 +127,31 @@ async def other_content_type(world: World) -> httpx.Response:
     return await world.caller.http.post(f"{world.caller.base}/acquire", content=b"{}", headers={"Content-Type": "text/plain"})
 
 
+async def acquire_for_an_app_removed_meanwhile(world: World) -> httpx.Response:
+    keeper = world.plane.app.state.gatekeeper
+
+    class Late:
+        customer = keeper.customer
+
+        async def check_app(self, customer_id: str, app_id: str) -> None:
+            await keeper.check_app(customer_id, app_id)
+            await world.accounts.remove_app(app_id)
+
+    world.plane.app.state.gatekeeper = Late()
+    return await world.caller.acquire()
+
+
+async def acquire_over_the_quota(world: World) -> httpx.Response:
+    await world.accounts.set_app(world.caller.app_id, AppChange(max_recordings=0))
+    return await world.caller.acquire()
+
+
+async def start_over_the_quota(world: World) -> httpx.Response:
+    resource = await world.caller.resource()
+    await world.accounts.set_app(world.caller.app_id, AppChange(max_recordings=0))
+    return await world.caller.start(resource)
+
+
 async def web_page_recording(world: World) -> httpx.Response:
     return await world.caller.start("r", "web")
 
@@ -197,6 +223,9 @@ STARTING: list[tuple[Fault, int, int, str | None, Scenario]] = [
     (Fault.INVALID_CHANNEL_NAME, 400, 401, "invalid_channel_name", acquire_of_an_illegal_channel),
     (Fault.BAD_FORM, 400, 8, None, broken_json),
     (Fault.BAD_FORM, 400, 8, None, other_content_type),
+    (Fault.INVALID_APP, 400, 400, "invalid_appid", acquire_for_an_app_removed_meanwhile),
+    (Fault.OVER_QUOTA, 400, 406, "vendor_over_load", acquire_over_the_quota),
+    (Fault.OVER_QUOTA, 400, 406, "vendor_over_load", start_over_the_quota),
     (Fault.INTERNAL, 500, 500, "internal_error", acquire_with_a_fault_of_ours),
     (Fault.ALREADY_STARTED, 201, 7, "already started", repeated_start),
     (Fault.NOT_COMPLETED, 206, 65, "request not completed", start_without_an_answer),
