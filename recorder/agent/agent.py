@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from recorder.agent.bus import LocalBus
 from recorder.agent.images import ImageHelpers
+from recorder.agent.node import Node
 from recorder.agent.process import Launcher
-from recorder.agent.recording import Node, Recording
+from recorder.agent.recording import Recording
 from recorder.agent.supervisor import Timing
 from recorder.outbound import AddressPolicy
 from recorder.peer import LINE_LIMIT_BYTES, Peer

@@ -1,6 +1,6 @@
 """The worker's reports: when they come, what is in them, and that a journal gives the last one back."""
 
-from recorder.agent.recording import _bodies
+from recorder.agent.reports import _bodies
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.protocol import Metered, UsedTime
 from recorder.spec import RecordingSpec

@@ -1,0 +1,20 @@
+"""What the recordings of one node share."""
+
+from dataclasses import dataclass
+
+from recorder.agent.bus import Bus
+from recorder.agent.images import ImageHelpers
+from recorder.agent.process import Launcher
+from recorder.agent.supervisor import Timing
+from recorder.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Settings and services of the agent."""
+
+    settings: Settings
+    bus: Bus
+    launcher: Launcher
+    timing: Timing
+    images: ImageHelpers
