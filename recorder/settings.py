@@ -106,7 +106,10 @@ class Hub(_Section):
 
 class Agent(_Section):
     node: str = "local"
-    max_recordings: int = Field(16, ge=1)
+    max_recordings: int | None = Field(None, ge=1, description="at most so many, whatever the machine carries; over it 502")
+    cores: float | None = Field(None, gt=0, description="processors that recordings may take; default: nine tenths of this machine's")
+    reserve_memory_megabytes: int = Field(256, ge=0, description="that must stay free beside what recordings are expected to take")
+    reserve_disk_megabytes: int = Field(1024, ge=0, description="as much of the spool's disk")
     hub_url: str = Field("http://127.0.0.1:8083", description="where workers find the channel hub")
     addresses: tuple[Address, ...] = Field(
         ("127.0.0.1",), description="this machine's addresses workers offer as ICE candidates; empty: those of every interface but loopback"

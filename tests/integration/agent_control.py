@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, Finished, Message, Offer, Refused, SliceCommitted, SliceStored
+from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, Finished, Load, Message, Offer, Refused, SliceCommitted, SliceStored
 from recorder.spec import RecordingSpec
 
 
@@ -42,7 +42,7 @@ class Control:
 
     async def offer(self, spec: RecordingSpec) -> Message:
         self.specs[spec.sid] = spec
-        return await self.ask(Offer(sid=spec.sid))
+        return await self.ask(Offer(sid=spec.sid, load=Load.of(spec)))
 
     async def ask(self, message: Message) -> Message:
         async with asyncio.timeout(10):
