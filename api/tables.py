@@ -212,5 +212,6 @@ class Notice(Table):
 
 _WAITING, _DEAD, _DONE = text("state = 'waiting'"), text("state = 'dead'"), text("state <> 'waiting'")
 Index("waiting_notices", Notice.app_id, Notice.next_ms, sqlite_where=_WAITING, postgresql_where=_WAITING)
+Index("waiting_of_sid", Notice.sid, Notice.sequence, sqlite_where=_WAITING, postgresql_where=_WAITING)
 Index("dead_notices", Notice.app_id, Notice.done_ms, sqlite_where=_DEAD, postgresql_where=_DEAD)
 Index("done_notices", Notice.state, Notice.done_ms, sqlite_where=_DONE, postgresql_where=_DONE)

@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("sid", "sequence"),
     )
     op.create_index("waiting_notices", "notices", ["app_id", "next_ms"], sqlite_where=_WAITING, postgresql_where=_WAITING)
+    op.create_index("waiting_of_sid", "notices", ["sid", "sequence"], sqlite_where=_WAITING, postgresql_where=_WAITING)
     op.create_index("dead_notices", "notices", ["app_id", "done_ms"], sqlite_where=_DEAD, postgresql_where=_DEAD)
     op.create_index("done_notices", "notices", ["state", "done_ms"], sqlite_where=_DONE, postgresql_where=_DONE)
 
