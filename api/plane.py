@@ -92,6 +92,8 @@ async def open_plane(
                     rates=rates,
                     usage=UsageReports(store),
                     usage_settings=settings.usage,
+                    endpoints=endpoints,
+                    callback_addresses=settings.callbacks.addresses,
                 ),
                 probes=create_probes(ready=ready),
                 store=store,
