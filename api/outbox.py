@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.tables import Endpoint, Notice, Recording
 
 CLOUD_RECORDING: Final = 3  # productId
+_TOLD: Final = "recorder_outbox"  # of a session that tells of its commits
 ALARMS: Final = range(10001, 10007)  # warnCodes of ours; an app that has not selected one does not get it
 
 
@@ -60,7 +61,9 @@ class Outbox:
         if endpoint.gone_ms is not None:  # kept for a replay
             notice.state, notice.failure, notice.done_ms = "dead", "gone", now_ms
         session.add(notice)
-        event.listen(session.sync_session, "after_commit", lambda _session: self.filled.set(), once=True)
+        if _TOLD not in session.info:
+            session.info[_TOLD] = True
+            event.listen(session.sync_session, "after_commit", lambda _session: self.filled.set())
         return notice.notice_id
 
 
