@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 1 << 20
+HOSTS = [f"127.0.0.{last}" for last in range(1, 13)]  # so that it can stand for several hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Received:
     body: bytes
     at: float
     answered: str
+    peer: int  # port
 
     @property
     def notice(self) -> dict[str, Any]:
@@ -66,7 +68,9 @@ class Receiver:
 
     async def received(self, path: str | None = None) -> list[Received]:
         found = await self._ask(do="received")
-        everything = [Received(one["path"], one["headers"], one["body"].encode("latin-1"), one["at"], one["answered"]) for one in found]
+        everything = [
+            Received(one["path"], one["headers"], one["body"].encode("latin-1"), one["at"], one["answered"], one["peer"]) for one in found
+        ]
         return [one for one in everything if path in (None, one.path)]
 
     async def accepted(self, path: str | None = None) -> list[Received]:
@@ -115,7 +119,9 @@ class _Server:
         match command["do"]:
             case "up":
                 if self.listener is None:
-                    self.listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls, reuse_address=True)
+                    self.listener = await asyncio.start_server(
+                        self._serve, HOSTS, self.port or _free_port(), ssl=self.tls, reuse_address=True
+                    )
                     self.port = self.listener.sockets[0].getsockname()[1]
                 return self.port
             case "down":
@@ -148,9 +154,8 @@ class _Server:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         body = await reader.readexactly(min(int(headers.get("content-length", "0")), LARGEST))
         like = self.next[path].pop(0) if self.next[path] else self.last[path]
-        self.received.append(
-            {"path": path, "headers": headers | {":method": method}, "body": body.decode("latin-1"), "at": time.time(), "answered": like}
-        )
+        came = {"path": path, "headers": headers | {":method": method}, "body": body.decode("latin-1"), "at": time.time()}
+        self.received.append(came | {"answered": like, "peer": writer.get_extra_info("peername")[1]})
         kind, _, argument = like.partition(" ")
         match kind:
             case "hang":
@@ -187,6 +192,11 @@ class _Server:
                 writer.write(f"HTTP/1.1 {kind} As told\r\n{more}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode())
         await writer.drain()
         return kind != "garbage"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 async def _main(certificate: list[str]) -> None:
