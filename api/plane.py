@@ -56,7 +56,7 @@ async def open_plane(
         ConfigError: keys, credentials or database cannot be used.
     """
     key = load_master_key(settings.key_file)
-    async with open_store(settings.database_url) as store, open_sender(settings.callbacks) as (sender, policy):
+    async with open_sender(settings.callbacks) as (sender, policy), open_store(settings.database_url) as store:
         await ensure_first_credentials(settings, Accounts(store, key))
         changes, vault, outbox, signers = Changes(), Vault(key), Outbox(), Signers(key)
         ledger = Ledger(store=store, vault=vault, changes=changes, now_ms=now_ms)

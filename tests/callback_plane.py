@@ -1,6 +1,6 @@
 """A process that makes events and delivers them, and that can be told where to die.
 
-    python -m tests.callback_plane FOLDER APP SIDS EVENTS DIES
+    python -m tests.callback_plane FOLDER APP SIDS EVENTS DIES [DATABASE]
 
 It writes EVENTS transactions, each with an event of one of SIDS (with commas), and then says `written`. DIES: never; claimed:
 killed when the first notice is about to be sent; sent: when the first was accepted, before that is written down.
@@ -30,11 +30,11 @@ class DyingSender(Sender):
         return outcome
 
 
-async def main(folder: str, app: str, sids: str, events: str, dies: str) -> None:
+async def main(folder: str, app: str, sids: str, events: str, dies: str, database_url: str | None = None) -> None:
     async with open_client(AddressPolicy(LOOPBACK), plain_http=True) as client:
         sender = DyingSender(client)
         sender.dies = dies
-        async with office(Path(folder), sender=sender) as post, delivering(post):
+        async with office(Path(folder), sender=sender, database_url=database_url) as post, delivering(post):
             for number in range(int(events)):
                 await post.say(app, sids.split(",")[number % len(sids.split(","))], 43)
                 print(f"committed {number}", flush=True)

@@ -14,6 +14,7 @@ Each line of its input is a command in JSON, each line of its output an answer. 
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 import struct
@@ -209,6 +210,7 @@ async def _main(certificate: list[str]) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():
         print(json.dumps(await server.obey(json.loads(line))), flush=True)
+    os._exit(0)  # nobody waits for those that hang
 
 
 if __name__ == "__main__":
