@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, func, literal_column, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -44,6 +44,13 @@ _MOST_DELETED: Final = 1000  # at once, so that nobody waits long for the databa
 
 # A literal, for with a parameter SQLite would not see that the partial indices fit.
 _WAITING: Final[ColumnElement[str]] = literal_column("'waiting'")
+
+_notices: Final = Notice.__table__
+_DELIVERED: Final = (
+    update(_notices)  # type: ignore[arg-type]  # it is a Table
+    .where(_notices.c.notice_id == bindparam("delivered"))
+    .values(state="sent", attempts=bindparam("tries"), notify_ms=bindparam("at"), done_ms=bindparam("end"), failure=None, lease_ms=0)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +120,10 @@ class Delivery:
         if not results and not await self._is_anything_due():
             return
         async with self._store.write() as session:
+            await _deliver(session, [result for result in results if result.outcome.failure is None])
             for result in results:
-                await self._settle(session, result)
+                if result.outcome.failure is not None:
+                    await self._settle_failure(session, result)
             claims = await self._claim_due(session)
         del self._results[: len(results)]
         for claim in claims:
@@ -173,27 +182,19 @@ class Delivery:
             log.exception("the secret of an endpoint was sealed with another master key", extra={"app": endpoint.app_id})
             return []
         chosen = (
-            select(Notice)
+            select(Notice.notice_id, Notice.event_type, Notice.product_id, Notice.sid, Notice.payload, Notice.attempts, Notice.created_ms)
             .where(Notice.app_id == endpoint.app_id, _is_due(now_ms), ~_is_held(now_ms))
             .order_by(Notice.next_ms, Notice.sequence)
             .limit(room)
             .with_for_update(skip_locked=True)
         )
-        notices = (await session.scalars(chosen)).all()
-        for notice in notices:
-            notice.lease_ms = now_ms + LEASE_MS
-        return [
-            _Claim(
-                letter=Letter(notice.notice_id, notice.event_type, notice.product_id, notice.sid, notice.payload),
-                app_id=notice.app_id,
-                destination=destination,
-                host=host,
-                failures=notice.attempts,
-                created_ms=notice.created_ms,
-                lease_ms=notice.lease_ms,
-            )
-            for notice in notices
+        claims = [
+            _Claim(Letter(*row[:5]), endpoint.app_id, destination, host, row.attempts, row.created_ms, now_ms + LEASE_MS)
+            for row in await session.execute(chosen)
         ]
+        leased = update(Notice).where(Notice.notice_id.in_([claim.letter.notice_id for claim in claims]))
+        await session.execute(leased.values(lease_ms=now_ms + LEASE_MS).execution_options(synchronize_session=False))
+        return claims
 
     async def _attempt(self, claim: _Claim) -> None:
         started_ms = self._now_ms()
@@ -212,15 +213,14 @@ class Delivery:
         self._results.append(_Result(claim, outcome, started_ms, self._now_ms()))
         self._outbox.filled.set()
 
-    async def _settle(self, session: AsyncSession, result: _Result) -> None:
+    async def _settle_failure(self, session: AsyncSession, result: _Result) -> None:
         claim, outcome, ended_ms = result.claim, result.outcome, result.ended_ms
         tried = {"attempts": claim.failures + 1, "notify_ms": result.notify_ms, "failure": outcome.failure, "lease_ms": 0}
-        one = update(Notice).where(Notice.notice_id == claim.letter.notice_id).execution_options(synchronize_session=False)
-        if outcome.failure is None:
-            await session.execute(one.values(**tried, state="sent", done_ms=ended_ms))
-            return
-        # When this one was slow another control plane may have it by now, or it was given up or delivered.
-        still_ours = one.where(Notice.state == _WAITING, Notice.lease_ms == claim.lease_ms)
+        still_ours = (  # when this one was slow another control plane may have it by now, or it was given up or delivered
+            update(Notice)
+            .where(Notice.notice_id == claim.letter.notice_id, Notice.state == _WAITING, Notice.lease_ms == claim.lease_ms)
+            .execution_options(synchronize_session=False)
+        )
         again_ms = retries.next_ms(self._schedule, claim.failures + 1, ended_ms, self._random.random)
         gone = outcome.failure == str(GONE)
         if again_ms is None or gone:
@@ -233,6 +233,17 @@ class Delivery:
         first_failed_ms = func.coalesce(Notice.first_failed_ms, ended_ms)
         next_ms = max(again_ms, outcome.rest_until_ms)
         await session.execute(still_ours.values(**tried, first_failed_ms=first_failed_ms, next_ms=next_ms))
+
+
+async def _deliver(session: AsyncSession, results: list[_Result]) -> None:
+    if not results:
+        return
+    rows = [
+        {"delivered": result.claim.letter.notice_id, "tries": result.claim.failures + 1, "at": result.notify_ms, "end": result.ended_ms}
+        for result in results
+    ]
+    connection = await session.connection()
+    await connection.execute(_DELIVERED, rows)
 
 
 async def _disable(session: AsyncSession, claim: _Claim, now_ms: int) -> None:

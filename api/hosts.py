@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-MOST_AT_ONCE: Final = 16  # to one host
+MOST_AT_ONCE: Final = 32  # to one host
 OPENS_AFTER: Final = 5  # attempts in a row without an answer
 OPEN_SECONDS: Final = 30.0  # then one attempt at a time, until one is answered
 
