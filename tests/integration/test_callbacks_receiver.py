@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,7 +32,7 @@ async def there() -> AsyncIterator[Receiver]:
         yield running
 
 
-def once_each(accepted: list[Received], said: list[str | None]) -> None:
+def once_each(accepted: list[Received], said: Sequence[str | None]) -> None:
     """Everything arrived, once by its id, and duplicates are told by it."""
     assert {one.notice["noticeId"] for one in accepted} == set(said)
 
@@ -171,7 +171,7 @@ async def test_certificates_are_checked(tmp_path: Path) -> None:
     own, another = (self_signed(tmp_path, name) for name in ("own", "another"))
     async with receiver(*own) as there:
         trusting = Callbacks(allowed_networks=(*LOOPBACK, "::1/128"), authorities=own[0])
-        codes = []
+        codes: list[tuple[int, str | None]] = []
         for settings, host in (
             (trusting, "127.0.0.1"),
             (trusting, "localhost"),  # a name that the certificate is not for
