@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -14,10 +14,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import Gatekeeper
+from api.callback_routes import callbacks_router, ncs
+from api.endpoints import Endpoints
 from api.errors import Fault, Gate, GatewayError, ServiceError
 from api.gateway import called
 from api.limits import Buckets
-from api.routes import ext, mode_problem, ncs, router
+from api.routes import ext, mode_problem, router
 from api.schemas import responses
 from api.schemas.wire import explain
 from api.service import Service
@@ -29,7 +31,16 @@ from recorder.settings import Usage as UsageSettings
 AREAS: Final = ("na", "eu", "ap", "cn")  # path prefixes that some clients put in front; all lead here
 
 
-def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets, usage: UsageReports, usage_settings: UsageSettings) -> FastAPI:
+def create_app(
+    *,
+    service: Service,
+    gatekeeper: Gatekeeper,
+    rates: Buckets,
+    usage: UsageReports,
+    usage_settings: UsageSettings,
+    endpoints: Endpoints,
+    callback_addresses: Sequence[str],
+) -> FastAPI:
     app = FastAPI(
         title="Cloud Recorder",
         docs_url=None,  # the page would load scripts from elsewhere
@@ -41,9 +52,11 @@ def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets, usag
     app.state.service = service
     app.state.usage = usage
     app.state.usage_settings = usage_settings
+    app.state.endpoints = endpoints
+    app.state.callback_addresses = callback_addresses
     app.state.gatekeeper = gatekeeper
     app.state.rates = rates
-    for routes in (router, ncs, ext, usage_router):
+    for routes in (router, ncs, ext, usage_router, callbacks_router):
         app.include_router(routes)
         for area in AREAS:
             app.include_router(routes, prefix=f"/{area}", include_in_schema=False)

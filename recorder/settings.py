@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -75,8 +75,14 @@ def _address(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    ipaddress.ip_network(text)
+    return text
+
+
 Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Api(_Section):
@@ -149,6 +155,18 @@ class Usage(_Section):
     merge_above_hd: bool = Field(False, description="one category hd+ in place of fhd, 2k and 2k+")
 
 
+class Callbacks(_Section):
+    retries: Literal["long", "quick"] = Field(
+        "long", description="long: eleven retries in three days; quick: three within a minute, as the original service does"
+    )
+    allow_http: bool = Field(False, description="receivers may have http URLs: payloads and signatures travel in clear")
+    allowed_networks: tuple[Network, ...] = Field((), description="CIDR blocks that are not public but may have receivers")
+    authorities: Path | None = Field(None, description="PEM file with certificate authorities that are trusted beside the system's")
+    addresses: tuple[Address, ...] = Field(
+        (), description="where callbacks come from, as `/v1/ncs/ip` tells; default: this machine's address on its way out"
+    )
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CLOUD_RECORDER_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
@@ -161,6 +179,7 @@ class Settings(BaseSettings):
     agent: Agent = Agent()
     recording: Recording = Recording()
     usage: Usage = Usage()
+    callbacks: Callbacks = Callbacks()
 
     @property
     def spool_dir(self) -> Path:
