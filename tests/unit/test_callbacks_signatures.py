@@ -29,7 +29,9 @@ def test_the_published_vector() -> None:
     assert headers["Content-Type"] == "application/json"
 
 
-@pytest.mark.parametrize("secret", [signatures.new_secret(), "an-old-secret", "whsec_no base64!", "whsec_"])
+@pytest.mark.parametrize(
+    "secret", [signatures.new_secret(), "an-old-secret", "whsec_no base64!", "whsec_"], ids=["new", "old", "odd", "empty"]
+)
 def test_the_public_library_verifies(secret: str) -> None:
     headers = signatures.headers("notice-1", BODY, [secret], now_ms=now_ms())
     if secret != "whsec_":  # an empty key, which their library does not take
