@@ -100,6 +100,37 @@ class Warned(_Message):
     detail: str = ""
 
 
+class Faulted(_Message):
+    """Agent only: an error the customer has to know of at once."""
+
+    type: Literal["fault"] = "fault"
+    module: int  # 0 recorder, 1 uploader, 2 service
+    code: int  # of an uploader: 32 the storage refuses us
+    level: int = 4  # 1 debug to 5 fatal
+    detail: str = ""
+
+
+class BackupStarted(_Message):
+    """Agent only: the customer's store has failed for so long that files go to the backup store."""
+
+    type: Literal["backup_started"] = "backup_started"
+
+
+class BackupProgress(_Message):
+    """Agent only: files come from the backup store, or the spool of a recording that has ended, to the customer's."""
+
+    type: Literal["backup_progress"] = "backup_progress"
+    left: int  # files that are not there yet
+
+
+class BackupDone(_Message):
+    """Agent only, after a `Finished` that leaves files behind: nothing will be brought to the customer's store any more."""
+
+    type: Literal["backup_done"] = "backup_done"
+    uploading: Uploading  # uploaded: everything is there now
+    detail: str = ""
+
+
 class ImageFailed(_Message):
     """Agent only: an image of the layout cannot be shown; what the layout falls back to shows."""
 
@@ -141,17 +172,22 @@ class WorkerLost(_Message):
 
 
 class Finished(_Message):
-    """Agent only, last of a recording: everything that will ever be stored is stored."""
+    """Agent only: everything that will be stored is stored, but for what it leaves behind."""
 
     type: Literal["finished"] = "finished"
     outcome: Outcome
     reason: Reason
     uploading: Uploading
+    leaves_behind: bool = False  # the node goes on to bring files to the customer's store; `BackupDone` ends that
     detail: str = ""
 
 
 EventBody = Annotated[
-    PhaseChanged | FileOpened | SliceCommitted | SliceStored | Warned | ImageFailed | Metered | Ended | WorkerLost | Finished,
+    PhaseChanged
+    | (FileOpened | SliceCommitted | SliceStored | Metered)
+    | (Warned | Faulted | ImageFailed | WorkerLost)
+    | (BackupStarted | BackupProgress | BackupDone)
+    | (Ended | Finished),
     Field(discriminator="type"),
 ]
 
@@ -216,6 +252,20 @@ class Claimed(_Message):
     sid: str
     epoch: int
     spec: dict[str, Any]
+
+
+class Sign(_Message):
+    """Agent -> control plane: sign the manifest of a recording of this node. Answered by Signed or Refused."""
+
+    type: Literal["sign"] = "sign"
+    sid: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Signed(_Message):
+    type: Literal["signed"] = "signed"
+    key: str  # which of the deployment's keys
+    signature: str  # base64
 
 
 class Done(_Message):
@@ -298,7 +348,7 @@ class Report(_Message):
 
 Message = Annotated[
     Event
-    | (AgentHello | Offer | Claim | Claimed | Done | Refused | AskApp | App)
+    | (AgentHello | Offer | Claim | Claimed | Done | Refused | AskApp | App | Sign | Signed)
     | (Stop | Subscribe | SetLayout | RenewStorage)
     | (WorkerHello | Lease | ImageReady | Report),
     Field(discriminator="type"),

@@ -6,7 +6,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from recorder.protocol import Claimed, Event, EventBody, FileOpened, Refused, Slice, SliceCommitted, SliceStored, WorkerLost
+from recorder.protocol import (
+    BackupDone,
+    Claimed,
+    Event,
+    EventBody,
+    FileOpened,
+    Finished,
+    Refused,
+    Slice,
+    SliceCommitted,
+    SliceStored,
+    WorkerLost,
+)
 from storage.journal import Journal, Record
 
 
@@ -18,6 +30,7 @@ class History:
     next_sequence: int = 0
     pending: deque[Event] = field(default_factory=deque)
     bodies: list[EventBody] = field(default_factory=list)
+    finished_ms: int | None = None  # when `Finished` was told; Unix ms
     worker: tuple[int, str] | None = None  # the last one's pid and identity
 
     @property
@@ -30,7 +43,26 @@ class History:
 
     @property
     def stored(self) -> set[str]:
-        return {body.name for body in self.bodies if isinstance(body, SliceStored)}
+        """Files in the customer's store."""
+        return {name for name, backup in self._copies().items() if not backup}
+
+    @property
+    def backed_up(self) -> set[str]:
+        """Files that are in the backup store alone."""
+        return {name for name, backup in self._copies().items() if backup}
+
+    def _copies(self) -> dict[str, bool]:
+        return {body.name: body.backup for body in self.bodies if isinstance(body, SliceStored)}
+
+    @property
+    def finished(self) -> Finished | None:
+        return next((body for body in self.bodies if isinstance(body, Finished)), None)
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is left to be brought to the customer's store."""
+        finished = self.finished
+        return finished is not None and (not finished.leaves_behind or any(isinstance(body, BackupDone) for body in self.bodies))
 
     @property
     def restarts(self) -> int:
@@ -50,6 +82,8 @@ def restore(records: Iterable[Record]) -> History:
             case "event":
                 event = Event.model_validate(record)
                 history.bodies.append(event.body)
+                if isinstance(event.body, Finished):
+                    history.finished_ms = event.at_ms
                 history.pending.append(event)
                 history.next_sequence = event.sequence + 1
             case "delivered":
