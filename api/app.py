@@ -21,6 +21,9 @@ from api.routes import ext, mode_problem, ncs, router
 from api.schemas import responses
 from api.schemas.wire import explain
 from api.service import Service
+from api.signer import Signer
+from api.storage_routes import storage_router
+from api.storage_tests import StorageTests
 from api.usage import UsageReports
 from api.usage_routes import usage_router
 from recorder.metrics import REQUESTS, exposition
@@ -29,7 +32,16 @@ from recorder.settings import Usage as UsageSettings
 AREAS: Final = ("na", "eu", "ap", "cn")  # path prefixes that some clients put in front; all lead here
 
 
-def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets, usage: UsageReports, usage_settings: UsageSettings) -> FastAPI:
+def create_app(
+    *,
+    service: Service,
+    gatekeeper: Gatekeeper,
+    rates: Buckets,
+    usage: UsageReports,
+    usage_settings: UsageSettings,
+    storage_tests: StorageTests,
+    signer: Signer,
+) -> FastAPI:
     app = FastAPI(
         title="Cloud Recorder",
         docs_url=None,  # the page would load scripts from elsewhere
@@ -43,7 +55,9 @@ def create_app(*, service: Service, gatekeeper: Gatekeeper, rates: Buckets, usag
     app.state.usage_settings = usage_settings
     app.state.gatekeeper = gatekeeper
     app.state.rates = rates
-    for routes in (router, ncs, ext, usage_router):
+    app.state.storage_tests = storage_tests
+    app.state.signer = signer
+    for routes in (router, ncs, ext, usage_router, storage_router):
         app.include_router(routes)
         for area in AREAS:
             app.include_router(routes, prefix=f"/{area}", include_in_schema=False)

@@ -64,6 +64,12 @@ class Ledger:
         log.info("recording claimed", extra={"sid": row.sid, "node": claim.node, "epoch": row.epoch})
         return Claimed(sid=row.sid, epoch=row.epoch, spec=json.loads(spec.with_secrets()))
 
+    async def owner(self, sid: str) -> str | None:
+        """The node that has the recording; None when none has, or there is no such recording."""
+        async with self._store.read() as session:
+            row = await session.get(Recording, sid)
+            return row.node if row else None
+
     async def record(self, event: Event) -> Done | Refused:
         """Apply the event once. Refused: it names something that cannot be; to send it again is no use."""
         async with self._store.write() as session:
@@ -73,7 +79,7 @@ class Ledger:
             if event.epoch > row.epoch:
                 return Refused(reason="bad_request", detail="an epoch that was never given out")
             seen = await session.get(SeenEvent, (event.sid, event.epoch, event.sequence))
-            if event.epoch < row.epoch or row.finished or seen:
+            if event.epoch < row.epoch or (row.finished and not lifecycle.leaves_behind(row)) or seen:
                 return Done()
             session.add(SeenEvent(sid=event.sid, epoch=event.epoch, sequence=event.sequence))
             await session.flush()
@@ -99,20 +105,38 @@ class Ledger:
                 await session.execute(update(Slice).where(Slice.sid == row.sid, Slice.name == name).values(stored=stored))
             case protocol.Metered():
                 return await usage.note(session, row, event.body)
-            case protocol.Warned(module=module, code=code, detail=detail):
-                log.warning("recording impaired", extra={"sid": row.sid, "fault_module": module, "code": code, "detail": detail})
-            case protocol.ImageFailed(why=why, detail=detail):
-                log.warning("image left out", extra={"sid": row.sid, "why": why, "detail": detail})
+            case protocol.BackupDone(uploading=uploading, detail=detail):
+                lifecycle.close(row, uploading)
+                await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
+                log.info("no file waits any more", extra={"sid": row.sid, "uploading": uploading, "detail": detail})
             case protocol.Ended(outcome=outcome, reason=reason):
                 lifecycle.end(row, outcome, reason, at_ms=event.at_ms)
             case protocol.WorkerLost(detail=detail):
                 row.workers_lost += 1
                 log.warning("worker lost", extra={"sid": row.sid, "detail": detail})
-            case protocol.Finished(outcome=outcome, reason=reason, uploading=uploading):
-                lifecycle.finish(row, outcome=outcome, reason=reason, uploading=uploading, now_ms=self._now_ms())
-                await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
+            case protocol.Finished(outcome=outcome, reason=reason, uploading=uploading, leaves_behind=behind):
+                lifecycle.finish(row, outcome=outcome, reason=reason, uploading=uploading, now_ms=self._now_ms(), leaves_behind=behind)
+                if not behind:
+                    await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
                 log.info("recording finished", extra={"sid": row.sid, "outcome": outcome, "reason": reason, "uploading": uploading})
+            case _:
+                _log(row.sid, event.body)
         return None
+
+
+def _log(sid: str, body: EventBody) -> None:
+    """What changes no state."""
+    match body:
+        case protocol.Warned(module=module, code=code, detail=detail):
+            log.warning("recording impaired", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
+        case protocol.Faulted(module=module, code=code, detail=detail):
+            log.error("recording fails", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
+        case protocol.ImageFailed(why=why, detail=detail):
+            log.warning("image left out", extra={"sid": sid, "why": why, "detail": detail})
+        case protocol.BackupStarted():
+            log.warning("files go to the backup store", extra={"sid": sid})
+        case protocol.BackupProgress(left=left):
+            log.info("files come to the customer's store", extra={"sid": sid, "left": left})
 
 
 def _count(body: EventBody) -> None:
@@ -137,7 +161,7 @@ def _count(body: EventBody) -> None:
 def _refuse_claim(row: Recording | None, claim: Claim) -> Refused | None:
     if row is None:
         return Refused(reason="unknown")
-    if row.finished:
+    if row.finished and not (claim.resume is not None and lifecycle.leaves_behind(row)):
         return Refused(reason="exiting")
     if row.node not in (None, claim.node):
         return Refused(reason="not_yours")

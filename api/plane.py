@@ -21,7 +21,9 @@ from api.quotas import Quotas
 from api.recovery import Recovery
 from api.resource import ResourceIds
 from api.service import Patience, Service
+from api.signer import Signer
 from api.stops import Stops
+from api.storage_tests import StorageTests
 from api.store import Store, open_store
 from api.usage import UsageReports
 from api.vault import Vault
@@ -55,9 +57,10 @@ async def open_plane(
         await ensure_first_credentials(settings, Accounts(store, key))
         changes, vault = Changes(), Vault(key)
         ledger = Ledger(store=store, vault=vault, changes=changes, now_ms=now_ms)
-        bus = LocalBus(settings.control_socket, ledger, Apps(store, Certificates(key)), answer_seconds=answer_seconds)
+        signer, tests = Signer(key), StorageTests(settings)
+        bus = LocalBus(settings.control_socket, ledger, Apps(store, Certificates(key)), signer=signer, answer_seconds=answer_seconds)
         stops = Stops(store=store, bus=bus, changes=changes, now_ms=now_ms)
-        recovery = Recovery(store=store, bus=bus, stops=stops, changes=changes, now_ms=now_ms)
+        recovery = Recovery(store=store, bus=bus, stops=stops, changes=changes, now_ms=now_ms, rescue_days=settings.agent.rescue_days)
         service = Service(
             store=store,
             bus=bus,
@@ -68,6 +71,7 @@ async def open_plane(
             changes=changes,
             now_ms=now_ms,
             patience=patience,
+            start_problem=tests.start_problem if settings.api.strict_start else None,
         )
         rates = Buckets(per_second=settings.api.requests_per_second)
 
@@ -85,6 +89,8 @@ async def open_plane(
                     rates=rates,
                     usage=UsageReports(store),
                     usage_settings=settings.usage,
+                    storage_tests=tests,
+                    signer=signer,
                 ),
                 probes=create_probes(ready=ready),
                 store=store,

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -88,7 +88,9 @@ class Service:
         changes: Changes,
         now_ms: Callable[[], int],
         patience: Patience | None = None,
+        start_problem: Callable[[RecordingSpec], Awaitable[str | None]] | None = None,
     ) -> None:
+        """`start_problem` tries the bucket before a recording is started and says why it cannot be used."""
         self._store = store
         self._bus = bus
         self._stops = stops
@@ -98,6 +100,7 @@ class Service:
         self._changes = changes
         self._now_ms = now_ms
         self._patience = patience or Patience()
+        self._start_problem = start_problem
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def acquire(self, caller: Caller, *, channel: str, uid: str, scene: int, expires_hours: int, parameters: object) -> str:
@@ -139,6 +142,9 @@ class Service:
             raise ServiceError(Fault.RESOURCE_EXPIRED)
         if resource.parameter_digest not in (None, _digest(parameters)):
             raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: differs from the startParameter of acquire")
+        problem = await self._start_problem(spec) if self._start_problem else None
+        if problem:
+            raise ServiceError(Fault.INVALID_PARAMETER, f"clientRequest.storageConfig: {problem}")
         try:
             async with self._store.write() as session:
                 await self._quotas.admit(session, spec.app_id)
@@ -155,12 +161,38 @@ class Service:
 
     async def tell(self, customer_id: str, sid: str) -> Snapshot:
         """A recording of the customer's, from its start until some days after its end."""
-        async with self._store.read() as session:
-            owned = select(Recording).join(App, App.id == Recording.app_id).where(Recording.sid == sid, App.customer_id == customer_id)
-            row = await session.scalar(owned) if _SID.fullmatch(sid) else None
+        row = await self._owned(customer_id, sid)
         if row is None or (row.finished_ms and self._now_ms() >= row.finished_ms + TOLD_DAYS * _DAY_MS):
             raise ServiceError(Fault.NO_SUCH_TASK)
         return await self._snapshot(row)
+
+    async def change_storage(self, customer_id: str, sid: str, wanted: Storage, *, moved: Callable[[Storage], Sequence[str]]) -> None:
+        """Other keys for the bucket of a recording that runs or has ended; `moved` names what of `wanted` is another place.
+
+        Another place is taken while nothing is stored.
+        """
+        row = await self._owned(customer_id, sid)
+        if row is None or row.sealed_spec is None:  # there is none, or it has nothing left to upload
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        stored_in = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid).storage
+        assert stored_in
+        fields = moved(stored_in)
+        if fields and await self._has_stored(sid):
+            problems = [f"storageConfig.{field}: cannot be changed, a part of the recording is stored there" for field in fields]
+            raise ServiceError(Fault.INVALID_PARAMETER, "; ".join(problems))
+        await self._renew(sid, wanted)
+
+    async def _has_stored(self, sid: str) -> bool:
+        async with self._store.read() as session:
+            there = select(Slice.name).where(Slice.sid == sid, Slice.stored == "customer").limit(1)
+            return await session.scalar(there) is not None
+
+    async def _owned(self, customer_id: str, sid: str) -> Recording | None:
+        if not _SID.fullmatch(sid):
+            return None
+        async with self._store.read() as session:
+            owned = select(Recording).join(App, App.id == Recording.app_id).where(Recording.sid == sid, App.customer_id == customer_id)
+            return await session.scalar(owned)
 
     async def stop(self, target: Target, *, wait: bool) -> Snapshot:
         """Stop the recording. `wait`: answer when everything that was recorded is stored."""
@@ -222,7 +254,7 @@ class Service:
             created_ms=now_ms,
             control_until_ms=now_ms + resource.expires_hours * _HOUR_MS,
             listing="none" if spec.snapshots else "string" if string_list else "json",
-            prefix="".join(f"{part}/" for part in spec.storage.prefix),
+            prefix=_prefix_of(spec.storage),
             audio=spec.audio,
             video=spec.video,
             sealed_spec=self._vault.seal(spec),
@@ -297,6 +329,7 @@ class Service:
                     raise ServiceError(Fault.NO_SUCH_TASK)
                 spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
                 row.sealed_spec = self._vault.seal(spec.model_copy(update={"storage": storage}))
+                row.prefix = _prefix_of(storage)
                 node = row.node
             if node:
                 await self._command(node, RenewStorage(sid=sid))
@@ -350,6 +383,10 @@ class Service:
             files = await session.scalars(wanted)
             slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
             return Snapshot(recording=row, files=files.all(), slices=slices or 0)
+
+
+def _prefix_of(storage: Storage) -> str:
+    return "".join(f"{part}/" for part in storage.prefix)
 
 
 def _is_over(row: Recording | None) -> bool:
