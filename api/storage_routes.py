@@ -1,19 +1,25 @@
 """Calls about where recordings are stored: test a bucket, correct its keys, get the key that signs manifests."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.gateway import Guarded
-from api.routes import CallerOf, ServiceOf, ext
+from api.routes import CallerOf, ServiceOf, ncs
+from api.schemas import responses
 from api.schemas.storage import StorageConfig
 from api.schemas.wire import Wire
 from api.signer import Signer
 from api.storage_tests import StorageTests
 
-storage_router = APIRouter(route_class=Guarded, dependencies=ext.dependencies, responses=ext.responses)
+storage_router = APIRouter(route_class=Guarded, dependencies=ncs.dependencies, responses=ncs.responses)
+_CHANGED: dict[int | str, dict[str, Any]] = {
+    206: {"model": responses.Refused, "description": "The keys are kept, whether the node has them is not known yet"},
+    404: {"model": responses.Refused, "description": "There is no such recording, or it has nothing left to upload"},
+    504: {"model": responses.Refused, "description": "The keys are kept, the recording's node is not reachable"},
+}
 
 
 class StorageRequest(Wire):
@@ -59,7 +65,7 @@ async def test_storage(body: StorageRequest, tests: Annotated[StorageTests, Depe
     return StorageTested(writable=tested.problem is None, problem=tested.problem, verified=tested.verified, removed=tested.removed)
 
 
-@storage_router.post("/v1/ext/recordings/{sid}/storage")
+@storage_router.post("/v1/ext/recordings/{sid}/storage", responses=_CHANGED)
 async def change_storage(sid: str, body: StorageRequest, who: CallerOf, doing: ServiceOf) -> StorageChanged:
     """Correct the keys of a recording's bucket, also after its end: what waits on the node is then brought there.
 

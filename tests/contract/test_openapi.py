@@ -21,6 +21,9 @@ CALLS = {
     f"{TASK}/mode/{{mode}}/stop": ("post", {"200", "206", "400", "404", "500", "504", "default"}),
     "/v1/ext/usage": ("get", {"200", "400", "500", "default"}),
     "/v1/ext/recordings/{sid}": ("get", {"200", "400", "404", "500", "default"}),
+    "/v1/ext/recordings/{sid}/storage": ("post", {"200", "206", "400", "404", "500", "504", "default"}),
+    "/v1/ext/storage/test": ("post", {"200", "400", "500", "default"}),
+    "/v1/ext/keys": ("get", {"200", "400", "500", "default"}),
     "/v1/ncs/ip": ("get", {"200", "400", "500", "default"}),
 }
 SNAKE_CASE_ON_THE_WIRE = {"async_stop", "x_axis", "y_axis", "render_mode", "image_url"}
