@@ -359,10 +359,23 @@ class Uploader:
     async def _store_file(self, waiting: _Waiting, path: Path | None = None) -> None:
         """Bring a file to the customer's store, from the spool or from `path`."""
         file = waiting.file
-        stored = await self._ask_customer(_putting(self._store.key(file.name), file, path or file.path))
+        key = self._store.key(file.name)
+        stored = await self._there_already(key, file) if waiting.retries else None
+        if stored is None:
+            stored = await self._ask_customer(_putting(key, file, path or file.path))
         self._verified.add(file.name)
         await self._report(Verified(file.name, stored, self._now() - waiting.since, waiting.retries))
         file.path.unlink(missing_ok=True)
+
+    async def _there_already(self, key: str, file: MediaFile) -> Stored | None:
+        """What a try that looked like a failure has stored after all, when the store can tell that it is the same."""
+        try:
+            found = await self._store.call(lambda store: store.head(key))
+        except StorageError:
+            return None
+        if found is None or (found.size, found.sha256) != (file.size, file.sha256):
+            return None
+        return Stored(key, file.size, file.sha256, "head")
 
     async def _divert(self, waiting: _Waiting) -> None:
         """Bring a file to the backup store. Its refusal is the operator's to mend, and no reason to give anything up."""
