@@ -29,6 +29,7 @@ class FaultStore:
         self.objects: dict[str, bytes] = {}
         self.metadata: dict[str, dict[str, str]] = {}
         self.puts: list[str] = []  # accepted, in order
+        self.lists: list[tuple[int, str, bytes]] = []  # every version of a playlist: Unix ms, key, content
         self.dangling: list[tuple[str, str]] = []  # playlists that named what was not there
         self.fault: Fault | None = None
         self.everything = False
@@ -42,6 +43,7 @@ class FaultStore:
             if key.endswith(".m3u8"):
                 folder = key.rpartition("/")[0]
                 named = (unquote(line) for line in data.decode().splitlines() if line and not line.startswith("#"))
+                self.lists.append((time.time_ns() // 1_000_000, key, data))
                 self.dangling += [(key, name) for name in named if f"{folder}/{name}".lstrip("/") not in self.objects]
             self.objects[key] = data
             self.metadata[key] = metadata
