@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from recorder.destination import first_file, key_of, open_destination
@@ -16,6 +18,7 @@ from storage.uploader import describe
 log = logging.getLogger(__name__)
 
 SECONDS: Final = 15.0  # a store that takes longer is no place for a recording
+_AT_ONCE: Final = 8  # stores that hang must not take the process's other threads
 _CONTENT: Final = b"cloud-recorder was here to test this bucket. It may be deleted.\n"
 
 Verified = Literal["put", "head"]
@@ -34,6 +37,7 @@ class StorageTests:
     def __init__(self, settings: Settings, *, seconds: float = SECONDS) -> None:
         self._settings = settings
         self._seconds = seconds
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="storage-test")
 
     async def test(self, where: Storage) -> Tested:
         """Write a small object under a new name, look whether it is there, and remove it as far as the keys allow."""
@@ -52,7 +56,8 @@ class StorageTests:
     async def _within(self, where: Storage, key: str, data: bytes, *, remove: bool) -> Tested:
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.to_thread(self._try, where, key, data, remove=remove)
+                work = partial(self._try, where, key, data, remove=remove)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError:
             return Tested("the store does not answer in time")
 

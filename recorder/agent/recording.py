@@ -258,7 +258,7 @@ class Recording:
             reason: Reason = ended.reason if ended.outcome == "failed" else "nothing_recorded"
             return Finished(outcome=ended.outcome, reason=reason, uploading="unknown", detail=ended.detail)
         if self._uploads.lost:
-            detail = f"{len(self._uploads.lost)} files were lost before they were uploaded"
+            detail = f"{len(self._uploads.lost)} files were lost"
             return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", leaves_behind=behind, detail=detail)
         uploading: Uploading = "backuped" if behind else "uploaded"
         return Finished(outcome=ended.outcome, reason=ended.reason, uploading=uploading, leaves_behind=behind, detail=ended.detail)

@@ -44,8 +44,8 @@ def _request(store: FaultStore) -> dict[str, object]:
 def _closed_ms(of: Service) -> dict[str, int]:
     """When each slice of the recordings that run was closed, by the workers' words."""
     closed: dict[str, int] = {}
-    for folder in (of.data / "spool").iterdir():
-        for record in Journal(folder / "uploads").read().records:
+    for folder in (of.data / "spool").glob("*/files"):
+        for record in Journal(folder.with_name("uploads")).read().records:
             if record["type"] == "event" and record["body"]["type"] == "slice":
                 closed[record["body"]["slice"]["name"]] = record["at_ms"]
     return closed

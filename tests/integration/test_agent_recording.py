@@ -32,6 +32,7 @@ from recorder.protocol import (
     SliceStored,
     Stop,
     Subscribe,
+    Warned,
     WorkerHello,
 )
 from recorder.settings import Agent as AgentSettings
@@ -373,6 +374,47 @@ async def test_agent_takes_a_customers_refusal_for_the_end(settings: Settings, c
     async with asyncio.timeout(10):
         while (settings.spool_dir / job.sid).exists():
             await asyncio.sleep(0.02)
+
+
+async def test_agent_names_what_has_gone_from_the_bucket(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 4)
+    gone, shorter = control.stored(job.sid)[1:3]
+    bucket = settings.recordings_dir / "rec" / "d1" / "d2"
+    (bucket / gone).unlink()
+    (bucket / shorter).write_bytes(b"short")
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.uploading, finished.detail) == (
+        "interrupted",
+        "unknown",
+        "2 files were lost",
+    )
+    told = [event.body for event in control.of(job.sid, "warning")]
+    assert [body.detail for body in told if isinstance(body, Warned)] == [f"gone from the bucket: {name}" for name in (gone, shorter)]
+    assert listed(objects(settings)[f"{job.sid}_slices.m3u8"]) == [
+        name for name in control.committed(job.sid) if name not in (gone, shorter)
+    ]
+    signed = manifest.read(objects(settings)[f"{job.sid}_slices_manifest.json"])
+    assert sorted(signed.lost) == sorted((gone, shorter))
+
+
+async def test_agent_tries_the_bucket_before_there_is_media(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    mix = spec("empty")
+    single = spec("empty").model_copy(update={"mode": "individual"})
+    for job in (mix, single):
+        await control.offer(job)
+    async with asyncio.timeout(10):
+        while len(sorted(settings.recordings_dir.glob("rec/d1/d2/[!.]*"))) < 2:
+            await asyncio.sleep(0.02)
+    first = objects(settings)
+    assert first.keys() == {f"{mix.sid}_empty.m3u8", f"{single.sid}_empty_manifest.json"}
+    assert listed(first[f"{mix.sid}_empty.m3u8"]) == []
+    for job in (mix, single):
+        await control.ask(Stop(sid=job.sid))
+        assert (await control.until_finished(job.sid)).reason == "nothing_recorded"
+    assert objects(settings) == {}
 
 
 async def test_agent_reports_a_recording_without_media(settings: Settings, control: Control, agent: AgentProcess) -> None:
