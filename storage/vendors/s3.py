@@ -304,7 +304,7 @@ def _refusal(response: dict[str, Any]) -> StorageError:
     told = f"the store answers {status} {code}"
     if code in _MISMATCH:
         return ChecksumMismatch(told)
-    if code in _TRANSIENT or status in (408, 409, 412, 429) or status >= 500:
+    if code in _TRANSIENT or status in (408, 409, 429) or status >= 500:
         return TransientStorageError(told)
     if code in _DENIED or status in (401, 403):
         return AccessDenied(told)
