@@ -227,7 +227,7 @@ class Accounts:
         if change.certificate is not None and not _CERTIFICATE.fullmatch(change.certificate):
             raise AccountError("a certificate has 16 to 128 printable ASCII characters without spaces")
         async with self._store.write() as session:
-            app = await _need_app(session, app_id)
+            app = await need_app(session, app_id)
             if change.drop_certificate:
                 app.sealed_certificate = None
             if change.certificate is not None:
@@ -240,7 +240,7 @@ class Accounts:
     async def remove_app(self, app_id: str) -> None:
         """Take the app away. What it recorded stays; while it records, nobody could end that any more, so it is refused."""
         async with self._store.write() as session:
-            app = await _need_app(session, app_id)
+            app = await need_app(session, app_id)
             live = await session.scalar(select(func.count()).select_from(Recording).where(Recording.app_id == app_id, Recording.live))
             if live:
                 raise AccountError(f"app {app_id} has {live} live recordings: stop them first")
@@ -260,7 +260,14 @@ class Accounts:
 
 @contextlib.asynccontextmanager
 async def open_accounts(settings: Settings) -> AsyncIterator[Accounts]:
-    """The accounts of the deployment that these settings are of, beside a control plane that may be running.
+    """The accounts of the deployment; raises as `open_deployment`."""
+    async with open_deployment(settings) as (store, key):
+        yield Accounts(store, key)
+
+
+@contextlib.asynccontextmanager
+async def open_deployment(settings: Settings) -> AsyncIterator[tuple[Store, MasterKey]]:
+    """Database and key of the deployment that these settings are of, beside a control plane that may be running.
 
     Raises:
         ConfigError: there is no such deployment, it is somebody else's, or its database cannot be opened.
@@ -274,7 +281,7 @@ async def open_accounts(settings: Settings) -> AsyncIterator[Accounts]:
     if owner != os.geteuid():  # root would leave files that the service cannot write
         raise ConfigError(f"{path} belongs to the user with id {owner}: run this as that user")
     async with open_store(settings.database_url) as store:
-        yield Accounts(store, load_master_key(path))
+        yield store, load_master_key(path)
 
 
 class Certificates:
@@ -317,7 +324,8 @@ async def _need_owner(session: AsyncSession, role: Role, owner_id: str) -> None:
         raise AccountError(f"there is no {role} {owner_id!r}")
 
 
-async def _need_app(session: AsyncSession, app_id: str) -> App:
+async def need_app(session: AsyncSession, app_id: str) -> App:
+    """The app, locked; raises AccountError when there is none."""
     app = await session.get(App, app_id, with_for_update=True)
     if app is None or app.removed_ms is not None:
         raise AccountError(f"there is no app {app_id!r}")

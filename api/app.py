@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -14,10 +14,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import Gatekeeper
+from api.callback_routes import callbacks_router, ncs
+from api.endpoints import Endpoints
 from api.errors import Fault, Gate, GatewayError, ServiceError
 from api.gateway import called
 from api.limits import Buckets
-from api.routes import ext, mode_problem, ncs, router
+from api.routes import ext, mode_problem, router
 from api.schemas import responses
 from api.schemas.wire import explain
 from api.service import Service
@@ -41,6 +43,8 @@ def create_app(
     usage_settings: UsageSettings,
     storage_tests: StorageTests,
     signer: Signer,
+    endpoints: Endpoints,
+    callback_addresses: Sequence[str],
 ) -> FastAPI:
     app = FastAPI(
         title="Cloud Recorder",
@@ -53,11 +57,13 @@ def create_app(
     app.state.service = service
     app.state.usage = usage
     app.state.usage_settings = usage_settings
+    app.state.endpoints = endpoints
+    app.state.callback_addresses = callback_addresses
     app.state.gatekeeper = gatekeeper
     app.state.rates = rates
     app.state.storage_tests = storage_tests
     app.state.signer = signer
-    for routes in (router, ncs, ext, usage_router, storage_router):
+    for routes in (router, ncs, ext, usage_router, callbacks_router, storage_router):
         app.include_router(routes)
         for area in AREAS:
             app.include_router(routes, prefix=f"/{area}", include_in_schema=False)

@@ -9,7 +9,7 @@ What nodes tell by themselves (claims, events) arrives at `api.ledger`.
 
 from typing import Protocol
 
-from recorder.protocol import Done, Refused, RenewStorage, SetLayout, Stop, Subscribe
+from recorder.protocol import Done, Load, Refused, RenewStorage, SetLayout, Stop, Subscribe
 
 Command = Stop | Subscribe | SetLayout | RenewStorage
 
@@ -27,8 +27,8 @@ class NoAnswer(BusError):
 
 
 class Bus(Protocol):
-    async def offer(self, sid: str) -> bool:
-        """Whether a node takes the recording on.
+    async def offer(self, sid: str, load: Load) -> bool:
+        """Whether a node takes a recording of this load on.
 
         Raises:
             NoAnswer: a node may have taken it.

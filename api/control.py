@@ -18,7 +18,7 @@ from api.bus import Command, NoAnswer, Unreachable
 from api.ledger import Ledger
 from api.signer import Signer
 from recorder.peer import LINE_LIMIT_BYTES, Peer, PeerLost
-from recorder.protocol import AgentHello, AskApp, Claim, Done, Event, Message, Offer, Refused, Sign
+from recorder.protocol import AgentHello, AskApp, Claim, Done, Event, Load, Message, Offer, Refused, Sign
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +64,20 @@ class LocalBus:
                 for task in connections:
                     task.cancel()
 
-    async def offer(self, sid: str) -> bool:
+    async def offer(self, sid: str, load: Load) -> bool:
         silent = False
         try:
             async with asyncio.timeout(self._answer_seconds):
                 for node, peer in tuple(self._nodes.items()):
                     try:
-                        answer = await peer.request(Offer(sid=sid))
+                        answer = await peer.request(Offer(sid=sid, load=load))
                     except PeerLost:
                         silent = True
                         continue
                     if isinstance(answer, Done):
                         return True
-                    log.info("offer refused", extra={"sid": sid, "node": node, "reason": getattr(answer, "reason", answer.type)})
+                    why = (answer.reason, answer.detail) if isinstance(answer, Refused) else (answer.type, "")
+                    log.info("offer refused", extra={"sid": sid, "node": node, "reason": why[0], "detail": why[1]})
         except TimeoutError as error:
             raise NoAnswer from error
         if silent:

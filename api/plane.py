@@ -13,10 +13,13 @@ from api.apps import Apps
 from api.auth import Gatekeeper
 from api.changes import Changes
 from api.control import ANSWER_SECONDS, LocalBus
+from api.delivery import Delivery
+from api.endpoints import Endpoints, Signers, open_sender
 from api.first_credentials import ensure_first_credentials
 from api.ledger import Ledger
 from api.limits import Buckets
 from api.masterkey import load_master_key
+from api.outbox import Outbox
 from api.quotas import Quotas
 from api.recovery import Recovery
 from api.resource import ResourceIds
@@ -37,6 +40,8 @@ class ControlPlane:
     store: Store
     bus: LocalBus
     recovery: Recovery
+    outbox: Outbox
+    endpoints: Endpoints
 
 
 @contextlib.asynccontextmanager
@@ -53,9 +58,9 @@ async def open_plane(
         ConfigError: keys, credentials or database cannot be used.
     """
     key = load_master_key(settings.key_file)
-    async with open_store(settings.database_url) as store:
+    async with open_sender(settings.callbacks) as (sender, policy), open_store(settings.database_url) as store:
         await ensure_first_credentials(settings, Accounts(store, key))
-        changes, vault = Changes(), Vault(key)
+        changes, vault, outbox, signers = Changes(), Vault(key), Outbox(), Signers(key)
         ledger = Ledger(store=store, vault=vault, changes=changes, now_ms=now_ms)
         signer, tests = Signer(key), StorageTests(settings)
         bus = LocalBus(settings.control_socket, ledger, Apps(store, Certificates(key)), signer=signer, answer_seconds=answer_seconds)
@@ -73,6 +78,8 @@ async def open_plane(
             patience=patience,
             start_problem=tests.start_problem if settings.api.strict_start else None,
         )
+        delivery = Delivery(store=store, outbox=outbox, sender=sender, signers=signers, schedule=settings.callbacks.retries, now_ms=now_ms)
+        endpoints = Endpoints(store=store, signers=signers, sender=sender, policy=policy, settings=settings.callbacks, now_ms=now_ms)
         rates = Buckets(per_second=settings.api.requests_per_second)
 
         async def ready() -> str | None:
@@ -81,7 +88,7 @@ async def open_plane(
 
         await stops.forget_senders()
         async with bus.listening(), TaskGroup() as group:
-            looking = group.create_task(recovery.run())
+            lasting = [group.create_task(work) for work in (recovery.run(), delivery.run())]
             yield ControlPlane(
                 app=create_app(
                     service=service,
@@ -91,10 +98,15 @@ async def open_plane(
                     usage_settings=settings.usage,
                     storage_tests=tests,
                     signer=signer,
+                    endpoints=endpoints,
+                    callback_addresses=settings.callbacks.addresses,
                 ),
                 probes=create_probes(ready=ready),
                 store=store,
                 bus=bus,
                 recovery=recovery,
+                outbox=outbox,
+                endpoints=endpoints,
             )
-            looking.cancel()
+            for task in lasting:
+                task.cancel()

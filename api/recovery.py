@@ -16,6 +16,7 @@ from api.stops import Stops
 from api.store import Store
 from api.tables import Recording
 from recorder import metrics
+from recorder.protocol import Load
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Recovery:
         """One round; a second one changes nothing."""
         for sid in await self._settle_unclaimed():
             try:
-                taken = await self._bus.offer(sid)
+                taken = await self._bus.offer(sid, Load())
             except NoAnswer:
                 taken = False
             log.warning("recording offered again", extra={"sid": sid, "taken": taken})

@@ -44,7 +44,6 @@ router = APIRouter(
     dependencies=[Depends(HTTPBasic(auto_error=False, description="customer id and customer secret"))],
     responses=_COMMON,
 )
-ncs = APIRouter(route_class=Guarded, dependencies=router.dependencies, responses=_COMMON)
 _GONE: dict[int | str, dict[str, Any]] = {404: _REFUSED | {"description": "There is no such recording, or it ended long ago"}}
 ext = APIRouter(route_class=Guarded, dependencies=router.dependencies, responses=_COMMON | _GONE)
 
@@ -148,15 +147,6 @@ async def no_such_mode(mode: str) -> None:
 async def recording(sid: str, who: CallerOf, doing: ServiceOf) -> responses.Told:
     """How a recording is doing or why it ended and when, until seven days after its end."""
     return responses.told(await doing.tell(who.customer_id, sid))
-
-
-@ncs.get("/v1/ncs/ip")
-@ncs.get("/v2/ncs/ip", include_in_schema=False)
-async def notification_addresses(request: Request) -> responses.NotificationHosts:
-    """The addresses that notifications come from."""
-    host = str((request.scope.get("server") or ("",))[0])
-    hosts = responses.Hosts(hosts=[responses.Address(primary_ip=host)])
-    return responses.NotificationHosts(data=responses.NotificationService(service=hosts))
 
 
 def mode_problem(mode: str) -> str:

@@ -26,7 +26,7 @@ from api.store import Store
 from api.tables import App, File, Recording, Slice
 from api.vault import Vault
 from recorder import metrics
-from recorder.protocol import Done, RenewStorage, SetLayout, Subscribe
+from recorder.protocol import Done, Load, RenewStorage, SetLayout, Subscribe
 from recorder.spec import Layout, Mode, RecordingSpec, Storage, Subscription
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Service:
             first = await self._started_with(key) or await self._insert(spec, resource, key, parameters)
         if first:
             raise await self._repeated(first.sid)
-        await self._offer(spec.sid)
+        await self._offer(spec.sid, Load.of(spec))
         metrics.RECORDINGS_STARTED.labels(spec.mode).inc()
 
     async def _insert(self, spec: RecordingSpec, resource: Resource, key: str, parameters: object) -> Recording | None:
@@ -260,9 +260,9 @@ class Service:
             sealed_spec=self._vault.seal(spec),
         )
 
-    async def _offer(self, sid: str) -> None:
+    async def _offer(self, sid: str, load: Load) -> None:
         try:
-            taken = await self._bus.offer(sid)
+            taken = await self._bus.offer(sid, load)
         except NoAnswer as error:
             raise ServiceError(Fault.NOT_COMPLETED) from error
         async with self._store.write() as session:

@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.gateway import Guarded
-from api.routes import CallerOf, ServiceOf, ncs
+from api.routes import CallerOf, ServiceOf, router
 from api.schemas import responses
 from api.schemas.storage import StorageConfig
 from api.schemas.wire import Wire
 from api.signer import Signer
 from api.storage_tests import StorageTests
 
-storage_router = APIRouter(route_class=Guarded, dependencies=ncs.dependencies, responses=ncs.responses)
+storage_router = APIRouter(route_class=Guarded, dependencies=router.dependencies, responses=router.responses)
 _CHANGED: dict[int | str, dict[str, Any]] = {
     206: {"model": responses.Refused, "description": "The keys are kept, whether the node has them is not known yet"},
     404: {"model": responses.Refused, "description": "There is no such recording, or it has nothing left to upload"},

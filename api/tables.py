@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, false, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, false, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Table(DeclarativeBase):
-    type_annotation_map: ClassVar = {int: BigInteger, list[str]: JSON}
+    type_annotation_map: ClassVar = {int: BigInteger, list[str]: JSON, list[int]: JSON(none_as_null=True)}
 
 
 class Customer(Table):
@@ -89,6 +89,7 @@ class Recording(Table):
     outcome: Mapped[str | None] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(32))
     uploading: Mapped[str | None] = mapped_column(String(16))
+    notices: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # written so far; changed by api.outbox alone
 
 
 _LIVE, _UNFINISHED = text("live"), text("NOT finished")
@@ -166,3 +167,51 @@ class Usage(Table):
 
 
 Index("usage_of_customer", Usage.customer_id, Usage.day)
+
+
+class Endpoint(Table):
+    """Where the notices of an app go."""
+
+    __tablename__ = "endpoints"
+
+    app_id: Mapped[str] = mapped_column(ForeignKey("apps.id"), primary_key=True)
+    url: Mapped[str] = mapped_column(String(2048))
+    enabled: Mapped[bool] = mapped_column(default=True, server_default=true())  # by its owner; while it is not, no notice is written
+    gone_ms: Mapped[int | None]  # when it answered 410; notices are kept, but none is sent
+    event_types: Mapped[list[int] | None]  # what is sent; None: every event type, but no alarms
+    sealed_secret: Mapped[bytes] = mapped_column(LargeBinary)
+    sealed_old_secret: Mapped[bytes | None] = mapped_column(LargeBinary)  # the one before, valid until:
+    old_until_ms: Mapped[int | None]
+    created_ms: Mapped[int]
+
+
+class Notice(Table):
+    """One callback, from the transaction of what it tells until some time after its delivery."""
+
+    __tablename__ = "notices"
+
+    notice_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    app_id: Mapped[str] = mapped_column(String(64))
+    sid: Mapped[str | None] = mapped_column(String(32))
+    sequence: Mapped[int | None]  # within the sid
+    event_type: Mapped[int]
+    product_id: Mapped[int]
+    payload: Mapped[str] = mapped_column(Text)  # the JSON text that is sent, the same at each attempt
+    created_ms: Mapped[int]
+    state: Mapped[str] = mapped_column(String(8), default="waiting")  # waiting, sent, dead
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_ms: Mapped[int]  # not tried earlier
+    lease_ms: Mapped[int] = mapped_column(default=0)  # until then it is being sent by one control plane
+    notify_ms: Mapped[int | None]  # of the last attempt
+    first_failed_ms: Mapped[int | None]
+    failure: Mapped[str | None] = mapped_column(String(16))  # of the last attempt
+    done_ms: Mapped[int | None]  # when it was sent or given up
+
+    __table_args__ = (UniqueConstraint("sid", "sequence"),)
+
+
+_WAITING, _DEAD, _DONE = text("state = 'waiting'"), text("state = 'dead'"), text("state <> 'waiting'")
+Index("waiting_notices", Notice.app_id, Notice.next_ms, sqlite_where=_WAITING, postgresql_where=_WAITING)
+Index("waiting_of_sid", Notice.sid, Notice.sequence, sqlite_where=_WAITING, postgresql_where=_WAITING)
+Index("dead_notices", Notice.app_id, Notice.done_ms, sqlite_where=_DEAD, postgresql_where=_DEAD)
+Index("done_notices", Notice.state, Notice.done_ms, sqlite_where=_DONE, postgresql_where=_DONE)

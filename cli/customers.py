@@ -14,11 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.accounts import AccountError, Accounts, AccountView, Issued, open_accounts
 from api.digests import Role
-from recorder.settings import load
+from recorder.settings import Settings, load
 
 _HOUR_MS: Final = 3_600_000
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 with_config = click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
 with_json = click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
@@ -39,6 +40,13 @@ class Quota(click.ParamType[int | Literal["none"]]):
 
 def perform(config: Path | None, work: Callable[[Accounts], Awaitable[T]]) -> T:
     """Do `work` on the database of the deployment, whether its service runs or not."""
+    return perform_with(open_accounts, config, work)
+
+
+def perform_with(
+    open_: Callable[[Settings], contextlib.AbstractAsyncContextManager[U]], config: Path | None, work: Callable[[U], Awaitable[T]]
+) -> T:
+    """As `perform`, on what `open_` opens."""
 
     @contextlib.asynccontextmanager
     async def explained() -> AsyncIterator[None]:
@@ -50,8 +58,8 @@ def perform(config: Path | None, work: Callable[[Accounts], Awaitable[T]]) -> T:
             raise click.ClickException(f"the database cannot be used ({type(error).__name__})") from error
 
     async def performed() -> T:
-        async with explained(), open_accounts(load(config)) as accounts:
-            return await work(accounts)
+        async with explained(), open_(load(config)) as opened:
+            return await work(opened)
 
     return asyncio.run(performed())
 

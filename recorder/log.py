@@ -22,7 +22,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "sid", "color_message"}
 
 # At their usual level these write request URLs (with signatures in the query), SDP or one line per packet.
-_QUIET: Final = ("aioice", "aiortc", "asyncio", "boto3", "botocore", "httpcore", "httpx", "urllib3", "uvicorn.access", "websockets")
+_QUIET: Final = (
+    "aioice",
+    "aiortc",
+    "aiosqlite",
+    "asyncio",
+    "boto3",
+    "botocore",
+    "httpcore",
+    "httpx",
+    "urllib3",
+    "uvicorn.access",
+    "websockets",
+)
 
 
 def configure(level: str, *, json_lines: bool = False, sid: str | None = None, stream: TextIO | None = None) -> None:

@@ -29,6 +29,19 @@ UPLOAD_RETRIES = Counter("recorder_upload_retries", "Attempts that failed before
 
 IMAGES_FAILED = Counter("recorder_images_failed", "Images of layouts that were left out; address: not allowed", ("why",), registry=REGISTRY)
 
+CALLBACKS = Counter("recorder_callbacks", "Attempts to deliver a callback, by result; refused: not 200", ("result",), registry=REGISTRY)
+CALLBACK_SECONDS = Histogram(
+    "recorder_callback_seconds",
+    "From the state change to the first attempt to deliver its callback",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60),
+    registry=REGISTRY,
+)
+CALLBACKS_WAITING = Gauge("recorder_callbacks_waiting", "Callbacks that are not delivered yet", registry=REGISTRY)
+CALLBACKS_DEAD = Gauge("recorder_callbacks_dead", "Callbacks that were given up and can be replayed", registry=REGISTRY)
+DEAD_LETTERS = Counter("recorder_dead_letters", "Callbacks given up by this process", registry=REGISTRY)
+CALLBACK_HOSTS_OPEN = Gauge("recorder_callback_hosts_open", "Receivers' hosts that do not answer and are left alone", registry=REGISTRY)
+SSRF_BLOCKED = Counter("recorder_ssrf_blocked", "Users' URLs with an address that is not allowed, by use", ("what",), registry=REGISTRY)
+
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""

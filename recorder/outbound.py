@@ -3,10 +3,12 @@
 The one place that resolves users' host names. Whoever connects uses the addresses `check` returned, not the name again: a
 name can change its address between two look-ups.
 
-Standard library only: the helper that downloads images loads it, and shall be small.
+Standard library only: the helper that downloads images loads it, and shall be small. Requests of the control plane go through
+`recorder.outbound_http`, which connects by the same rules.
 
     OSError
     ├── PermissionError ── ForbiddenAddress
+    ├── BadUrl
     └── DownloadFailed
 """
 
@@ -33,6 +35,10 @@ _TARGET_CHARACTERS = "/?:@!$&'()*+,;=~-._%"
 
 class ForbiddenAddress(PermissionError):
     """The host has an address that is neither public nor allowed by the operator."""
+
+
+class BadUrl(OSError):
+    """The URL is not one that may be asked for; the message says why and quotes nothing of it."""
 
 
 class DownloadFailed(OSError):
@@ -78,8 +84,8 @@ class AddressPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A URL taken apart."""
+class Place:
+    """A URL taken apart, once: what is checked is what is asked for."""
 
     secure: bool
     host: str
@@ -87,22 +93,31 @@ class _Place:
     target: str
 
     @classmethod
-    def of(cls, url: str) -> "_Place":
+    def of(cls, url: str) -> "Place":
+        """Raises:
+        BadUrl
+        """
         try:
             parts = urlsplit(url)
             secure = parts.scheme == "https"
             port = parts.port or (443 if secure else 80)
             host = (parts.hostname or "").encode("idna").decode()
         except ValueError as error:  # UnicodeError is one: labels that IDNA cannot encode
-            raise DownloadFailed("not a URL") from error
+            raise BadUrl("not a URL") from error
         if parts.scheme not in ("http", "https") or not host or not url.isprintable():
-            raise DownloadFailed("not a http or https URL")
+            raise BadUrl("not a http or https URL")
         if parts.username is not None or parts.password is not None:
-            raise DownloadFailed("a URL with a login")
+            raise BadUrl("a URL with a login")
         if port not in _WEB_PORTS and port < _FIRST_FREE_PORT:
-            raise DownloadFailed("not a port of the web")
+            raise BadUrl("not a port of the web")
         target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_TARGET_CHARACTERS)
         return cls(secure, host, port, target)
+
+    @property
+    def authority(self) -> str:
+        """For the header Host, RFC 9110 section 7.2."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
 
 def download(url: str, policy: AddressPolicy, *, most_bytes: int, seconds: float) -> bytes:
@@ -114,13 +129,15 @@ def download(url: str, policy: AddressPolicy, *, most_bytes: int, seconds: float
         ForbiddenAddress: the host may not be connected to.
         DownloadFailed: everything else, also more than `most_bytes`.
     """
-    place = _Place.of(url)
     deadline = time.monotonic() + seconds
     try:
+        place = Place.of(url)
         with closing(_connected(place, policy.check(place.host), deadline)) as connection:
             return _get(connection, place, most_bytes, deadline)
     except (ForbiddenAddress, DownloadFailed):
         raise
+    except BadUrl as error:
+        raise DownloadFailed(str(error)) from error
     except TimeoutError as error:
         raise DownloadFailed("the server is too slow") from error
     except ssl.SSLError as error:
@@ -129,7 +146,7 @@ def download(url: str, policy: AddressPolicy, *, most_bytes: int, seconds: float
         raise DownloadFailed(f"no answer from the server ({type(error).__name__})") from error
 
 
-def _connected(place: _Place, addresses: Iterable[str], deadline: float) -> socket.socket:
+def _connected(place: Place, addresses: Iterable[str], deadline: float) -> socket.socket:
     failure = OSError("no address")
     for address in addresses:
         try:
@@ -148,7 +165,7 @@ def _connected(place: _Place, addresses: Iterable[str], deadline: float) -> sock
     raise failure
 
 
-def _get(sock: socket.socket, place: _Place, most_bytes: int, deadline: float) -> bytes:
+def _get(sock: socket.socket, place: Place, most_bytes: int, deadline: float) -> bytes:
     kind = http.client.HTTPSConnection if place.secure else http.client.HTTPConnection
     connection = kind(place.host, place.port)
     connection.auto_open = 0  # else it could look the name up again

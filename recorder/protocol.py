@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from recorder.spec import Layout, Subscription
+from recorder.spec import Canvas, Layout, Mode, RecordingSpec, Subscription
 from recorder.usage import Category
 
 Outcome = Literal["complete", "failed", "aborted", "limit_reached", "interrupted"]
@@ -229,11 +229,25 @@ class App(_Message):
     open_channels: bool = False  # without certificate: publishers may come from other machines
 
 
+class Load(_Message):
+    """What of a recording decides how much it takes of a node. Nothing of it is secret."""
+
+    mode: Mode = "mix"
+    video: bool = True
+    canvas: Canvas = Canvas()
+    mp4: bool = False
+
+    @classmethod
+    def of(cls, spec: RecordingSpec) -> "Load":
+        return cls(mode=spec.mode, video=spec.video, canvas=spec.canvas, mp4=spec.mp4)
+
+
 class Offer(_Message):
     """Control plane -> agent: a recording to claim. Answered by Done when the node takes it on, else Refused."""
 
     type: Literal["offer"] = "offer"
     sid: str
+    load: Load = Load()
 
 
 class Claim(_Message):

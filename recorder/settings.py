@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -75,8 +75,14 @@ def _address(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    ipaddress.ip_network(text)
+    return text
+
+
 Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Api(_Section):
@@ -109,7 +115,10 @@ class Hub(_Section):
 
 class Agent(_Section):
     node: str = "local"
-    max_recordings: int = Field(16, ge=1)
+    max_recordings: int | None = Field(None, ge=1, description="at most so many, whatever the machine carries; over it 502")
+    cores: float | None = Field(None, gt=0, description="processors that recordings may take; default: nine tenths of this machine's")
+    reserve_memory_megabytes: int = Field(256, ge=0, description="that must stay free beside what recordings are expected to take")
+    reserve_disk_megabytes: int = Field(1024, ge=0, description="as much of the spool's disk")
     hub_url: str = Field("http://127.0.0.1:8083", description="where workers find the channel hub")
     addresses: tuple[Address, ...] = Field(
         ("127.0.0.1",), description="this machine's addresses workers offer as ICE candidates; empty: those of every interface but loopback"
@@ -169,6 +178,18 @@ class Usage(_Section):
     merge_above_hd: bool = Field(False, description="one category hd+ in place of fhd, 2k and 2k+")
 
 
+class Callbacks(_Section):
+    retries: Literal["long", "quick"] = Field(
+        "long", description="long: eleven retries in three days; quick: three within a minute, as the original service does"
+    )
+    allow_http: bool = Field(False, description="receivers may have http URLs: payloads and signatures travel in clear")
+    allowed_networks: tuple[Network, ...] = Field((), description="CIDR blocks that are not public but may have receivers")
+    authorities: Path | None = Field(None, description="PEM file with certificate authorities that are trusted beside the system's")
+    addresses: tuple[Address, ...] = Field(
+        (), description="where callbacks come from, as `/v1/ncs/ip` tells; default: this machine's address on its way out"
+    )
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CLOUD_RECORDER_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
@@ -182,6 +203,7 @@ class Settings(BaseSettings):
     backup: Backup = Backup()
     recording: Recording = Recording()
     usage: Usage = Usage()
+    callbacks: Callbacks = Callbacks()
 
     @property
     def spool_dir(self) -> Path:

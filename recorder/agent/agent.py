@@ -11,14 +11,16 @@ from typing import Final
 from pydantic import ValidationError
 
 from recorder.agent.bus import LocalBus
+from recorder.agent.capacity import LOOK_SECONDS, Capacity
 from recorder.agent.images import ImageHelpers
+from recorder.agent.machine import Machine
 from recorder.agent.node import Node
 from recorder.agent.process import Launcher
 from recorder.agent.recording import Recording
 from recorder.agent.supervisor import Timing
 from recorder.outbound import AddressPolicy
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import AgentHello, Done, Message, Offer, Refused, RenewStorage, Report, SetLayout, Stop, Subscribe, WorkerHello
+from recorder.protocol import AgentHello, Done, Load, Message, Offer, Refused, RenewStorage, Report, SetLayout, Stop, Subscribe, WorkerHello
 from recorder.settings import ConfigError, Settings
 from storage.errors import SpoolError
 from storage.pace import Pace
@@ -26,8 +28,6 @@ from storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
-# A recording of an hour in HD with a dead bucket.
-MIN_FREE_BYTES: Final = 1 << 30
 _DRAIN_POLL_SECONDS: Final = 0.05
 
 
@@ -53,6 +53,7 @@ class Agent:
         megabits = settings.agent.upload_megabits
         pace = Pace(megabits * 1_000_000 / 8 if megabits else None)
         self._node = Node(settings, self._bus, launcher or Launcher(), self._timing, images, pace)
+        self._capacity = Capacity(settings.agent, Machine(), free_spool_bytes=self._spool.free_bytes)
         self._recordings: dict[str, Recording] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining = asyncio.Event()
@@ -69,10 +70,10 @@ class Agent:
             async with asyncio.TaskGroup() as group, self._workers(group):
                 self._group = group
                 self._take_up()
-                bus = group.create_task(self._bus.run())
+                serving = [group.create_task(work) for work in (self._bus.run(), self._measure())]
                 await self._draining.wait()
                 await self._drain()
-                for task in (bus, *self._tasks.values()):
+                for task in (*serving, *self._tasks.values()):
                     task.cancel()
         finally:
             self._spool.unlock()
@@ -127,12 +128,21 @@ class Agent:
         busy = [one for one in self._recordings.values() if not (one.resting and one.told)]
         return not busy or (not self._bus.connected and all(one.waits_for_control for one in busy))
 
-    def _offered(self, sid: str) -> Message:
+    async def _measure(self) -> None:
+        while True:
+            self._capacity.look(self._live())
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _live(self) -> dict[str, int | None]:
+        """Who records, and in which process."""
+        return {sid: recording.worker_pid for sid, recording in self._recordings.items() if not recording.over}
+
+    def _offered(self, sid: str, load: Load) -> Message:
         if sid in self._recordings:
             return Done()
-        full = self._full()
-        if full:
-            return Refused(reason="no_capacity", detail=full)
+        lacking = "the node is draining" if self._draining.is_set() else self._capacity.lacks(load, self._live())
+        if lacking:
+            return Refused(reason="no_capacity", detail=lacking)
         try:
             spool = self._spool.recording(sid)
         except ValueError:
@@ -141,17 +151,8 @@ class Agent:
             log.error("the spool fails", extra={"error": str(error)})  # noqa: TRY400  # the text says it all
             return Refused(reason="no_capacity", detail="the spool fails")
         self._start(Recording(sid, self._node, spool))
+        self._capacity.take(sid, load)
         return Done()
-
-    def _full(self) -> str | None:
-        """Why no recording can be taken; None when one can."""
-        if self._draining.is_set():
-            return "the node is draining"
-        if sum(not recording.over for recording in self._recordings.values()) >= self._settings.agent.max_recordings:
-            return "the node is full"
-        if self._spool.free_bytes() < MIN_FREE_BYTES:
-            return "the disk of the spool is full"
-        return None
 
     # ---- the control plane ---------------------------------------------------------------------------------------
 
@@ -162,8 +163,8 @@ class Agent:
 
     async def _handle(self, message: Message) -> Message:
         match message:
-            case Offer(sid=sid):
-                return self._offered(sid)
+            case Offer(sid=sid, load=load):
+                return self._offered(sid, load)
             case Stop(sid=sid) | Subscribe(sid=sid) | SetLayout(sid=sid) | RenewStorage(sid=sid):
                 recording = self._recordings.get(sid)
                 return await recording.command(message) if recording else Refused(reason="not_yours")

@@ -116,6 +116,11 @@ class Recording:
         return self._reports.ended is not None
 
     @property
+    def worker_pid(self) -> int | None:
+        """The worker that connected last; it may be gone."""
+        return self._supervisor.link.pid
+
+    @property
     def waits_for_control(self) -> bool:
         """Nothing can be done before a control plane is there: to give the recording or the bucket's keys, or to be told the end."""
         claimed = self._ownership.claimed.is_set()

@@ -3,8 +3,10 @@
 Only the decoders named in this file are ever opened, and no demuxer or parser sees network input.
 """
 
+import contextlib
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -104,19 +106,18 @@ class AudioDecoder:
         self._delay_ns = (delay + (Upsampler.DELAY if self._upsampler else 0)) * 1_000_000_000 // rate
         self._next_ns: int | None = None
         self._kept_back = 0  # samples
-        context = CodecContext.create(name, "r")
-        assert isinstance(context, AudioCodecContext)
-        context.sample_rate = rate
-        context.layout = "stereo" if codec == "opus" else "mono"  # a mono packet of Opus comes out of a stereo decoder twice
-        context.open()
-        self._context = context
+        # To one channel FFmpeg decodes a mono packet, and the mean of a stereo one, for less: same samples, but for stereo speech.
+        self._averages = codec == "opus" and channels == 1
+        self._open = partial(_open, name, rate)
+        self._context = self._open("stereo" if codec == "opus" and channels > 1 else "mono")
+        self._newest = b""
 
     def decode(self, payload: bytes, time_ns: int) -> list[tuple[Sound, int]]:
         """The sound in this packet, `(channels, samples)` in float32, with its time."""
         if not payload:
             return []
         try:
-            frames = self._context.decode(Packet(payload))
+            frames = self._frames(payload)
         except FFmpegError:
             self.errors += 1
             return []
@@ -146,7 +147,7 @@ class AudioDecoder:
     def _decode_joined(self, packets: Sequence[tuple[bytes, int]]) -> list[tuple[Sound, int]]:
         """Packets of Opus that can be joined: equally long, but for what the first gives less or more than it lasts."""
         try:
-            frames = self._context.decode(Packet(opus.join([payload for payload, _ in packets])))
+            frames = self._frames(opus.join([payload for payload, _ in packets]))
         except FFmpegError:
             self.errors += len(packets)
             return []
@@ -159,6 +160,17 @@ class AudioDecoder:
                 decoded.append((sound[:, begin:end], time_ns - self._delay_ns - kept_back * 1_000_000_000 // RATE))
                 kept_back, begin = self._kept_back, end
         return decoded
+
+    def _frames(self, payload: bytes) -> list[AudioFrame]:
+        if self._averages:
+            if opus.is_stereo_speech(payload):
+                self._averages = False
+                self._context = self._open("stereo")
+                if self._newest:
+                    with contextlib.suppress(FFmpegError):
+                        self._context.decode(Packet(self._newest))  # what comes sounds on from this
+            self._newest = payload
+        return self._context.decode(Packet(payload))
 
     def _lasts(self, frame: AudioFrame) -> int:
         """For how many samples of the sender this frame stands."""
@@ -189,13 +201,26 @@ class AudioDecoder:
         return np.clip(sound, -1, 1)  # a broken packet can be of any loudness
 
     def _planes(self, frame: AudioFrame) -> Sound:
-        """The two planes of FFmpeg's Opus decoder, or their mean: what `_convert` does, for sound that is as it should be, in a
+        """The planes of FFmpeg's Opus decoder, or their mean: what `_convert` does, for sound that is as it should be, in a
         third of the time. Never a view: the decoder's memory is not kept."""
-        left, right = (np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes)  # type: ignore[call-overload]  # a buffer to Python 3.12
+        planes = [np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes]  # type: ignore[call-overload]  # a buffer to Python 3.12
         sound = np.empty((self._channels, frame.samples), np.float32)
+        if len(planes) == 1:
+            sound[:] = planes[0]
+            return sound
+        left, right = planes
         if self._channels == 1:
             np.add(left, right, out=sound[0])
             sound *= np.float32(0.5)
         else:
             sound[0], sound[1] = left, right
         return sound
+
+
+def _open(name: str, rate: int, layout: Literal["mono", "stereo"]) -> AudioCodecContext:
+    context = CodecContext.create(name, "r")
+    assert isinstance(context, AudioCodecContext)
+    context.sample_rate = rate
+    context.layout = layout
+    context.open()
+    return context

@@ -10,6 +10,8 @@ FRAME_STEPS = (
     *(1, 2, 4, 8) * 4,  # CELT
 )
 _FIRST_HYBRID = 12  # configuration; those below are SILK alone
+_FIRST_CELT = 16
+_STEREO = 0x04  # section 3.1
 _VARIABLE = 0x80  # frames of different sizes (section 3.2.5)
 _SHORT = 252  # sizes below it take one byte
 
@@ -19,6 +21,11 @@ def duration_ns(packet: bytes) -> int:
     code = packet[0] & 3
     frames = packet[1] & 0x3F if code == 3 else min(code + 1, 2)
     return frames * FRAME_STEPS[packet[0] >> 3] * 2_500_000
+
+
+def is_stereo_speech(packet: bytes) -> bool:
+    """Whether a packet holds two channels, at least the lower half of them in SILK's way (section 3.1, table 2)."""
+    return packet[0] >> 3 < _FIRST_CELT and bool(packet[0] & _STEREO)
 
 
 def joinable(packets: Sequence[bytes]) -> int:

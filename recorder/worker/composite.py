@@ -287,20 +287,21 @@ class _Voices:
 
     def produce(self) -> list[Packet]:
         self._decode()
-        return [packet for _ in range(SOUND_BLOCKS) for packet in self._block()]
+        return self._mixed(SOUND_BLOCKS)
 
     def finish(self, until_ns: int) -> list[Packet]:
         """What is complete by then, and what is inside the encoder."""
         self._decode()
         packets = []
         while self._after(1) <= until_ns:
-            packets += self._block()
+            packets += self._mixed(1)
         return packets + self._encoder.flush()
 
-    def _block(self) -> list[Packet]:
+    def _mixed(self, blocks: int) -> list[Packet]:
+        samples = blocks * FRAME_SAMPLES
         for uid, sound in self._sounds.items():
-            self._write(uid, sound.release(self._mixer.position + FRAME_SAMPLES))
-        return self._encoder.encode(self._mixer.read(FRAME_SAMPLES))
+            self._write(uid, sound.release(self._mixer.position + samples))
+        return self._encoder.encode(self._mixer.read(samples))
 
     def _decode(self) -> None:
         for uid, frames in self._waiting.items():

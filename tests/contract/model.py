@@ -206,7 +206,7 @@ class Life(RuleBasedStateMachine):
             assert Counter(map(outcome, answers)) == Counter([OK, *[ALREADY] * (times - 1)])
             (sid,) = {answer.json()["sid"] for answer in answers}
             await eventually(lambda: sid in self._agent.claimed)
-            assert sum(message == Offer(sid=sid) for message in self._agent.received) == 1
+            assert sum(isinstance(message, Offer) and message.sid == sid for message in self._agent.received) == 1
             return self._begun(resource, sid, mode)
 
         return self._or_nothing(self.deployment.run(act()))

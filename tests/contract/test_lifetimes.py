@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recorder.protocol import Ended, Finished, Message, Offer, PhaseChanged, SetLayout, Stop
+from recorder.protocol import Ended, Finished, Load, Message, Offer, PhaseChanged, SetLayout, Stop
+from recorder.spec import Canvas
 from tests.contract.conftest import STORAGE, Task, World, a_deployment, eventually, open_world
 from tests.contract.fake_agent import FakeAgent, a_file, refusing
 
@@ -37,6 +38,13 @@ async def test_fifty_parallel_starts_make_one_recording(world: World, agent: Fak
     assert sorted(answer.status_code for answer in answers) == [200] + [201] * 49
     assert len({answer.json()["sid"] for answer in answers}) == 1
     assert sum(isinstance(message, Offer) for message in agent.received) == 1
+
+
+async def test_nodes_are_told_how_much_a_recording_takes(world: World, agent: FakeAgent) -> None:
+    canvas = {"width": 1280, "height": 720, "fps": 30, "bitrate": 1800}
+    await running(world, agent, recordingConfig={"transcodingConfig": canvas}, recordingFileConfig={"avFileType": ["hls", "mp4"]})
+    (offer,) = [message for message in agent.received if isinstance(message, Offer)]
+    assert offer.load == Load(canvas=Canvas(width=1280, height=720, fps=30, bitrate_kbps=1800), mp4=True)
 
 
 async def test_the_same_recorder_twice_is_a_conflict(world: World, agent: FakeAgent) -> None:

@@ -26,6 +26,10 @@ CALLS = {
     "/v1/ext/keys": ("get", {"200", "400", "500", "default"}),
     "/v1/ncs/ip": ("get", {"200", "400", "500", "default"}),
 }
+CALLBACKS = "/v1/ext/apps/{appid}/callbacks"
+CALLBACK_CALLS = {CALLBACKS: ("get", "put", "delete"), f"{CALLBACKS}/dead": ("get",)} | {
+    f"{CALLBACKS}/{call}": ("post",) for call in ("secret", "test", "replay")
+}
 SNAKE_CASE_ON_THE_WIRE = {"async_stop", "x_axis", "y_axis", "render_mode", "image_url"}
 
 
@@ -38,7 +42,11 @@ async def description(world: World) -> dict[str, Any]:
 
 
 async def test_it_has_every_call_with_its_statuses(description: dict[str, Any]) -> None:
-    assert {path: tuple(item) for path, item in description["paths"].items()} == {path: (method,) for path, (method, _) in CALLS.items()}
+    described = {path: tuple(item) for path, item in description["paths"].items()}
+    assert described == {path: (method,) for path, (method, _) in CALLS.items()} | CALLBACK_CALLS
+    for path, methods in CALLBACK_CALLS.items():
+        for method in methods:
+            assert set(description["paths"][path][method]["responses"]) >= {"200", "400", "404", "500", "default"}, path
     for path, (method, statuses) in CALLS.items():
         operation = description["paths"][path][method]
         assert set(operation["responses"]) == statuses, path

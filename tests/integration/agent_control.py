@@ -18,6 +18,7 @@ from recorder.protocol import (
     Done,
     Event,
     Finished,
+    Load,
     Message,
     Offer,
     Refused,
@@ -60,7 +61,7 @@ class Control:
 
     async def offer(self, spec: RecordingSpec) -> Message:
         self.specs[spec.sid] = spec
-        return await self.ask(Offer(sid=spec.sid))
+        return await self.ask(Offer(sid=spec.sid, load=Load.of(spec)))
 
     async def ask(self, message: Message) -> Message:
         async with asyncio.timeout(10):

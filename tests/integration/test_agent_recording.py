@@ -48,10 +48,10 @@ LEASE_SECONDS = 3.5  # the least the settings allow is just below
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     return Settings(
         data_dir=tmp_path / "data",
-        agent=AgentSettings(max_recordings=4, allowed_networks=("127.0.0.0/8",)),
+        agent=AgentSettings(**{"max_recordings": 4, "cores": 100, "allowed_networks": ("127.0.0.0/8",), **getattr(request, "param", {})}),
         recording=RecordingSettings(lease_seconds=LEASE_SECONDS, max_restarts=2),
     )
 
@@ -531,7 +531,7 @@ async def test_agent_refuses_a_network_that_is_none(settings: Settings, tmp_path
 
 
 async def test_agent_refuses_more_than_it_can_carry(settings: Settings, control: Control, agent: AgentProcess) -> None:
-    jobs = [spec("empty") for _ in range(settings.agent.max_recordings)]
+    jobs = [spec("empty") for _ in range(settings.agent.max_recordings or 0)]
     assert [await control.offer(job) for job in jobs] == [Done()] * len(jobs)
     assert await control.offer(jobs[0]) == Done()  # offered again, not again started
     refused = await control.offer(spec("empty"))
@@ -540,6 +540,20 @@ async def test_agent_refuses_more_than_it_can_carry(settings: Settings, control:
     assert await control.ask(Stop(sid="unknown")) == Refused(reason="not_yours")
     await control.until(lambda: all(control.of(job.sid, "phase") for job in jobs))
     assert len(control.claims) == len(jobs)
+
+
+@pytest.mark.parametrize("settings", [{"max_recordings": None, "cores": 0.4}], indirect=True)
+async def test_agent_refuses_what_its_processors_are_not_expected_to_carry(
+    settings: Settings, control: Control, agent: AgentProcess
+) -> None:
+    pictures, too_much, voices = spec("empty"), spec("empty"), spec("empty").model_copy(update={"video": False})
+    assert await control.offer(pictures) == Done()
+    assert await control.offer(too_much) == Refused(reason="no_capacity", detail="the processors are full")
+    assert await control.offer(voices) == Done()
+    await control.until(lambda: all(control.of(job.sid, "phase") for job in (pictures, voices)))
+    await control.ask(Stop(sid=pictures.sid))
+    await control.until_finished(pictures.sid)
+    assert await control.offer(too_much) == Done()
 
 
 async def test_agent_passes_commands_to_the_worker_and_to_its_successor(settings: Settings, control: Control, agent: AgentProcess) -> None:

@@ -10,7 +10,7 @@ from av.video.reformatter import ColorRange
 
 from mixer.audio import Sound
 from recorder.media.decode import RATE, AudioCodec, AudioDecoder, VideoCodec, VideoDecoder
-from recorder.media.opus import joinable
+from recorder.media.opus import is_stereo_speech, joinable
 from recorder.media.pictures import picture_of
 from tests.coded import video_payloads
 
@@ -228,6 +228,27 @@ def test_both_channels_of_opus_arrive_and_are_averaged() -> None:
         levels[channels] = np.sqrt(2 * np.mean(decoded**2, axis=1))
     assert levels[2] == pytest.approx([0.5, 0.25], abs=0.03)
     assert levels[1] == pytest.approx([0.375], abs=0.03)
+
+
+def _decoded(payloads: list[bytes], channels: int) -> np.ndarray:
+    decoder = AudioDecoder("opus", channels)
+    return np.stack([decoder.decode(payload, index * 20_000_000)[0][0].mean(axis=0) for index, payload in enumerate(payloads)])
+
+
+def test_one_channel_is_decoded_from_any_packets_as_the_mean_of_two() -> None:
+    """Music and speech, in one channel and in two, by turns: 25 packets each; stereo speech begins near the 150th."""
+    one, two = tone(RATE, RATE), tone(RATE, RATE, channels=2)
+    two[1] = 0.5 * two[1][::3].repeat(3)[:RATE]  # something else
+    stereo_speech = {"application": "voip", "b": "24000"}
+    kinds = [(one, CELT), (two, CELT), (one, WIDEBAND), (two, CELT), (one, HYBRID), (two, CELT), (two, stereo_speech), (one, CELT)]
+    payloads = [p for sound, options in kinds for p in audio_payloads("opus", sound, RATE, options)[10:35]]
+    first = next(index for index, payload in enumerate(payloads) if is_stereo_speech(payload))
+    assert 150 <= first < 160
+    difference = np.abs(_decoded(payloads, 2) - _decoded(payloads, 1)).max(axis=1)
+    joint = np.arange(len(payloads)) % 25 < 3  # no encoder joins its packets like this
+    assert difference[:first][~joint[:first]].max() < 1e-6
+    assert difference[first + 3 :].max() < 0.01  # the decoder that was opened has found its way
+    assert difference.max() < 0.4
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0"])
