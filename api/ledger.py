@@ -5,14 +5,18 @@ Each message is one transaction: a state change and the event that made it are c
 
 import json
 import logging
+import secrets
 from collections.abc import Callable
+from typing import Final
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import lifecycle, usage
 from api.changes import Changes
+from api.events import recorder_uid
 from api.lifecycle import Status
+from api.notices import Notices
 from api.store import Store
 from api.tables import File, Recording, SeenEvent, Slice
 from api.vault import Vault
@@ -21,12 +25,15 @@ from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, EventBody
 
 log = logging.getLogger(__name__)
 
+_UIDS: Final = 2**32 - 1  # from 1 on
+
 
 class Ledger:
-    def __init__(self, *, store: Store, vault: Vault, changes: Changes, now_ms: Callable[[], int]) -> None:
+    def __init__(self, *, store: Store, vault: Vault, changes: Changes, notices: Notices, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._vault = vault
         self._changes = changes
+        self._notices = notices
         self._now_ms = now_ms
 
     async def hello(self, hello: AgentHello) -> None:
@@ -39,7 +46,9 @@ class Ledger:
             )
             lost = missing.all()
             for row in lost:
+                before, ended = row.status, row.ended_ms is not None
                 lifecycle.finish(row, outcome="interrupted", reason="crashed", uploading="unknown", now_ms=self._now_ms())
+                await self._notices.tell_lost(session, row, before=before, ended=ended)
             await session.execute(delete(SeenEvent).where(SeenEvent.sid.in_([row.sid for row in lost])))
         for row in lost:
             log.error("recording lost by its node", extra={"sid": row.sid, "node": hello.node})
@@ -55,11 +64,16 @@ class Ledger:
                 return refused
             assert row
             assert row.sealed_spec  # wiped only when finished
+            spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid)
             if claim.resume is None:
                 row.node = claim.node
                 row.epoch += 1
                 lifecycle.accept(row)
-            spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid)
+                if row.epoch > 1:
+                    if spec.token is None:  # else it lets in nobody but the first uid
+                        row.worker_uid = 1 + secrets.randbelow(_UIDS)
+                    await self._notices.tell_failover(session, row)
+            spec = spec.model_copy(update={"uid": recorder_uid(row)})
         self._changes.tell(row.sid)
         log.info("recording claimed", extra={"sid": row.sid, "node": claim.node, "epoch": row.epoch})
         return Claimed(sid=row.sid, epoch=row.epoch, spec=json.loads(spec.with_secrets()))
@@ -83,11 +97,13 @@ class Ledger:
                 return Done()
             session.add(SeenEvent(sid=event.sid, epoch=event.epoch, sequence=event.sequence))
             await session.flush()
+            before, ended = row.status, row.ended_ms is not None
             problem = await self._apply(session, row, event)
             if problem:
                 await session.rollback()
                 log.error("event refused", extra={"sid": event.sid, "epoch": event.epoch, "sequence": event.sequence, "detail": problem})
                 return Refused(reason="bad_request", detail=problem)
+            await self._notices.tell(session, row, event, before=before, ended=ended)
         _count(event.body)
         self._changes.tell(event.sid)
         return Done()

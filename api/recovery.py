@@ -12,6 +12,7 @@ from api import lifecycle
 from api.accounts import forget_expired
 from api.bus import Bus, NoAnswer
 from api.changes import Changes
+from api.notices import Notices
 from api.stops import Stops
 from api.store import Store
 from api.tables import Recording
@@ -30,13 +31,22 @@ _MOST_OFFERS: Final = 2
 
 class Recovery:
     def __init__(
-        self, *, store: Store, bus: Bus, stops: Stops, changes: Changes, now_ms: Callable[[], int], rescue_days: float = 10
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        stops: Stops,
+        changes: Changes,
+        notices: Notices,
+        now_ms: Callable[[], int],
+        rescue_days: float = 10,
     ) -> None:
         """`rescue_days`: how long after a recording's end its node tries to bring files that wait there."""
         self._store = store
         self._bus = bus
         self._stops = stops
         self._changes = changes
+        self._notices = notices
         self._now_ms = now_ms
         self._keep_secrets_ms = int((rescue_days + 1) * _DAY_MS)  # by then the node has told that it has given up
 
@@ -86,6 +96,7 @@ class Recovery:
             for row in unclaimed:
                 if row.created_ms <= now_ms - GIVE_UP_MS:
                     lifecycle.finish(row, outcome="failed", reason="crashed", uploading="unknown", now_ms=now_ms)
+                    await self._notices.tell_never_begun(session, row, "failed", "crashed")
                     given_up.append(row.sid)
                 elif row.offers < _MOST_OFFERS:
                     row.offers += 1

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from sqlalchemy import and_, delete, func, or_, select, true
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import aliased
 
 from api import lifecycle
 from api.bus import Bus, BusError, Command, NoAnswer
 from api.changes import Changes
 from api.errors import Fault, ServiceError
 from api.lifecycle import Status
+from api.listing import files_of
+from api.notices import Notices
 from api.quotas import Quotas
 from api.resource import Resource, ResourceIdError, ResourceIds
 from api.stops import Stops
@@ -86,6 +87,7 @@ class Service:
         resources: ResourceIds,
         quotas: Quotas,
         changes: Changes,
+        notices: Notices,
         now_ms: Callable[[], int],
         patience: Patience | None = None,
         start_problem: Callable[[RecordingSpec], Awaitable[str | None]] | None = None,
@@ -98,6 +100,7 @@ class Service:
         self._resources = resources
         self._quotas = quotas
         self._changes = changes
+        self._notices = notices
         self._now_ms = now_ms
         self._patience = patience or Patience()
         self._start_problem = start_problem
@@ -152,6 +155,7 @@ class Service:
         except IntegrityError as error:
             first = await self._started_with(key)
             if first is None:
+                await self._tell_conflict(spec)
                 raise ServiceError(Fault.TASK_CONFLICT) from error
             return first
         return None
@@ -197,7 +201,12 @@ class Service:
     async def stop(self, target: Target, *, wait: bool) -> Snapshot:
         """Stop the recording. `wait`: answer when everything that was recorded is stored."""
         row = await self._find(target)
-        await self._stops.stop(row.sid)
+        try:
+            await self._stops.stop(row.sid)
+        except ServiceError as error:
+            if error.fault is Fault.EXITING:
+                await self._tell_refusal(row)
+            raise
         if not wait:
             return await self._snapshot(await self._get(row.sid) or row)
         last = await self._changes.until(row.sid, lambda: self._get(row.sid), _is_over, self._patience.stop_seconds)
@@ -233,12 +242,12 @@ class Service:
         if storage:
             await self._renew(row.sid, storage)
         if subscription:
-            await self._change(row.sid, Subscribe(sid=row.sid, subscription=subscription), {"subscription": subscription})
+            await self._change(row, Subscribe(sid=row.sid, subscription=subscription), {"subscription": subscription})
 
     async def set_layout(self, target: Target, layout: Layout) -> None:
         """Replace the whole layout."""
         row = await self._find(target)
-        await self._change(row.sid, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
+        await self._change(row, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
 
     def _new_row(self, spec: RecordingSpec, resource: Resource, key: str) -> Recording:
         assert spec.storage
@@ -257,6 +266,7 @@ class Service:
             prefix=_prefix_of(spec.storage),
             audio=spec.audio,
             video=spec.video,
+            files=spec.files,
             sealed_spec=self._vault.seal(spec),
         )
 
@@ -290,7 +300,26 @@ class Service:
             return ServiceError(Fault.RESOURCE_EXPIRED, "resourceId was used for a recording that has ended")
         if row.status == Status.NOTHING:
             return ServiceError(Fault.NOT_COMPLETED)
+        await self._tell_refusal(row)
         return ServiceError(Fault.ALREADY_STARTED, sid=row.sid)
+
+    async def _tell_conflict(self, spec: RecordingSpec) -> None:
+        """A start meets a recording of the same channel by the same uid."""
+        same = (Recording.app_id == spec.app_id, Recording.channel == spec.channel, Recording.uid == spec.uid, Recording.live)
+        async with self._store.read() as session:
+            live = await session.scalar(select(Recording).where(*same))
+        if live:
+            await self._tell_refusal(live)
+
+    async def _tell_refusal(self, row: Recording) -> None:
+        """Have its customer notified that a call did not fit the state of this recording."""
+        async with self._store.read() as session:  # most want no such notice: they need not take their turn to write
+            if not await self._notices.wants_refusals(session, row.app_id):
+                return
+        async with self._store.write() as session:
+            current = await session.get(Recording, row.sid, with_for_update=True)
+            if current:
+                await self._notices.tell_refusal(session, current)
 
     async def _find(self, target: Target) -> Recording:
         """The recording, when it is the caller's and can still be controlled; otherwise it looks like one that never was."""
@@ -312,13 +341,18 @@ class Service:
             raise ServiceError(Fault.NO_SUCH_TASK)
         return row
 
-    async def _change(self, sid: str, command: Command, changed: dict[str, object]) -> None:
+    async def _change(self, row: Recording, command: Command, changed: dict[str, object]) -> None:
         """Tell the node, then keep the change for the worker that may have to take over. One change at a time."""
-        async with self._turns.setdefault(sid, asyncio.Lock()):
-            node = await self._keep(sid, changed, unless_claimed=True)
-            if node:
-                await self._command(node, command)
-                await self._keep(sid, changed)
+        try:
+            async with self._turns.setdefault(row.sid, asyncio.Lock()):
+                node = await self._keep(row.sid, changed, unless_claimed=True)
+                if node:
+                    await self._command(node, command)
+                    await self._keep(row.sid, changed)
+        except ServiceError as error:
+            if error.fault is Fault.NO_SUCH_TASK:
+                await self._tell_refusal(row)
+            raise
 
     async def _renew(self, sid: str, storage: Storage) -> None:
         """Keep the new keys, then have the node claim them: secrets travel in no command. Until the end, for uploads go on till then."""
@@ -371,18 +405,9 @@ class Service:
 
     async def _snapshot(self, row: Recording) -> Snapshot:
         async with self._store.read() as session:
-            wanted = select(File).where(File.sid == row.sid).order_by(File.start_ms, File.name)
-            if row.status >= Status.STOPPED:  # a file that was opened and got no media before its worker died will never be there
-                there = Slice.stored.is_not(None) if row.finished else true()
-                made = select(Slice.name).where(Slice.sid == row.sid, there)
-                begun = select(Slice.playlist).where(Slice.sid == row.sid, there, Slice.playlist.is_not(None))
-                track = aliased(File)  # a merged list is there as soon as one of its participant's tracks is
-                people = select(track.uid).where(track.sid == row.sid, track.name.in_(begun))
-                merged = and_(File.track == "audio_and_video", ~File.mixed, File.uid.in_(people))
-                wanted = wanted.where(or_(File.name.in_(made), File.name.in_(begun), merged))
-            files = await session.scalars(wanted)
+            files = await files_of(session, row)
             slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
-            return Snapshot(recording=row, files=files.all(), slices=slices or 0)
+            return Snapshot(recording=row, files=files, slices=slices or 0)
 
 
 def _prefix_of(storage: Storage) -> str:

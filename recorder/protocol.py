@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from recorder.frames import Kind
 from recorder.spec import Canvas, Layout, Mode, RecordingSpec, Subscription
 from recorder.usage import Category
 
@@ -77,6 +78,29 @@ class FileOpened(_Message):
     file: File
 
 
+class TrackBegan(_Message):
+    """The worker of `epoch` has begun the first slice of a playlist."""
+
+    type: Literal["began"] = "began"
+    epoch: int
+    playlist: str  # object name without the customer's prefix
+    track: Literal["audio", "video", "audio_and_video"]
+    uid: int  # 0 in mix
+    mixed: bool
+    start_ms: int  # Unix ms
+
+
+class StreamChanged(_Message):
+    """Media of a stream comes in, or comes in no more."""
+
+    type: Literal["stream"] = "stream"
+    epoch: int  # of the worker
+    uid: int  # 0: the mixed stream
+    kind: Kind
+    receiving: bool
+    at_ms: int  # Unix ms
+
+
 class SliceCommitted(_Message):
     type: Literal["slice"] = "slice"
     slice: Slice
@@ -93,11 +117,33 @@ class SliceStored(_Message):
     retries: int = 0
 
 
+class UploaderStarted(_Message):
+    """Agent only, once: what will be committed is taken to the customer's store from now on."""
+
+    type: Literal["uploader"] = "uploader"
+
+
+class PlaylistPublished(_Message):
+    """Agent only, once for each: an M3U8 is in the customer's store for the first time."""
+
+    type: Literal["published"] = "published"
+    name: str
+
+
+class Progress(_Message):
+    """Agent only, once a minute while the recording goes on: how many of the committed files are stored."""
+
+    type: Literal["progress"] = "progress"
+    stored: int
+    committed: int
+
+
 class Warned(_Message):
     type: Literal["warning"] = "warning"
     module: int  # 0 recorder, 1 uploader
     code: int
     detail: str = ""
+    uid: int | None = None  # of an alarm: whose media it is; 0: that of all together
 
 
 class Faulted(_Message):
@@ -184,7 +230,8 @@ class Finished(_Message):
 
 EventBody = Annotated[
     PhaseChanged
-    | (FileOpened | SliceCommitted | SliceStored | Metered)
+    | (FileOpened | TrackBegan | SliceCommitted | SliceStored | PlaylistPublished | Metered)
+    | (StreamChanged | UploaderStarted | Progress)
     | (Warned | Faulted | ImageFailed | WorkerLost)
     | (BackupStarted | BackupProgress | BackupDone)
     | (Ended | Finished),

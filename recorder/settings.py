@@ -182,6 +182,9 @@ class Callbacks(_Section):
     retries: Literal["long", "quick"] = Field(
         "long", description="long: eleven retries in three days; quick: three within a minute, as the original service does"
     )
+    late_uploads: bool = Field(
+        False, description="event 31 once more when files of an ended recording have come from the backup store to the customer's"
+    )
     allow_http: bool = Field(False, description="receivers may have http URLs: payloads and signatures travel in clear")
     allowed_networks: tuple[Network, ...] = Field((), description="CIDR blocks that are not public but may have receivers")
     authorities: Path | None = Field(None, description="PEM file with certificate authorities that are trusted beside the system's")

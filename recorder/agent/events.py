@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+from recorder.frames import Kind
 from recorder.protocol import (
     BackupDone,
     Claimed,
@@ -13,10 +14,14 @@ from recorder.protocol import (
     EventBody,
     FileOpened,
     Finished,
+    PlaylistPublished,
     Refused,
     Slice,
     SliceCommitted,
     SliceStored,
+    StreamChanged,
+    TrackBegan,
+    UploaderStarted,
     WorkerLost,
 )
 from storage.journal import Journal, Record
@@ -65,6 +70,25 @@ class History:
         return finished is not None and (not finished.leaves_behind or any(isinstance(body, BackupDone) for body in self.bodies))
 
     @property
+    def published(self) -> set[str]:
+        """Playlists that the customer was told of."""
+        return {body.name for body in self.bodies if isinstance(body, PlaylistPublished)}
+
+    @property
+    def uploader_started(self) -> bool:
+        return any(isinstance(body, UploaderStarted) for body in self.bodies)
+
+    @property
+    def began(self) -> set[tuple[int, str]]:
+        """Epoch and playlist of every track that was begun."""
+        return {(body.epoch, body.playlist) for body in self.bodies if isinstance(body, TrackBegan)}
+
+    @property
+    def streams(self) -> dict[tuple[int, int, Kind], StreamChanged]:
+        """What was told last of each stream of each epoch's worker."""
+        return {(body.epoch, body.uid, body.kind): body for body in self.bodies if isinstance(body, StreamChanged)}
+
+    @property
     def restarts(self) -> int:
         return sum(isinstance(body, WorkerLost) for body in self.bodies)
 
@@ -95,7 +119,11 @@ def restore(records: Iterable[Record]) -> History:
 class EventLog:
     """The events of one recording, in the agent's journal and on their way."""
 
-    def __init__(self, sid: str, journal: Journal, history: History) -> None:
+    def __init__(self, sid: str, journal: Journal, history: History, *, noted: Callable[[EventBody], object] = lambda _body: None) -> None:
+        """`noted` hears everything that has happened, from the beginning on."""
+        self._noted = noted
+        for body in history.bodies:
+            noted(body)
         self._sid = sid
         self._journal = journal
         self._epoch = history.epoch
@@ -171,5 +199,6 @@ class EventLog:
     def _queue(self, event: Event) -> None:
         self._sequence = event.sequence + 1
         self._pending.append(event)
+        self._noted(event.body)
         self._flushed.clear()
         self._arrived.set()

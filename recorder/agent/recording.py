@@ -11,6 +11,7 @@ from recorder.agent.commands import Commands
 from recorder.agent.events import EventLog, restore
 from recorder.agent.node import Node
 from recorder.agent.ownership import Abandoned, Ownership
+from recorder.agent.progress import UploadProgress
 from recorder.agent.reports import Reports
 from recorder.agent.supervisor import Supervisor
 from recorder.agent.uploads import Uploads
@@ -30,6 +31,7 @@ from recorder.protocol import (
     SetLayout,
     Stop,
     Subscribe,
+    UploaderStarted,
     Uploading,
     WorkerHello,
 )
@@ -55,7 +57,9 @@ class Recording:
         self._finished = history.finished
         self._finished_ms = history.finished_ms
         self._closed = history.closed
-        self._events = EventLog(sid, spool.uploads, history)
+        self._uploader_started = history.uploader_started
+        self._progress = UploadProgress(lambda: self._uploads.lost)
+        self._events = EventLog(sid, spool.uploads, history, noted=self._progress.note)
         self._supervisor = Supervisor(sid, node.timing)
         self._uploads = Uploads(
             spool,
@@ -66,6 +70,7 @@ class Recording:
             slices=history.slices,
             stored=history.stored,
             backed_up=history.backed_up,
+            announced=history.published,
         )
         self._ownership = Ownership(sid, node, self._events, self._given)
         self._reports = Reports(spool, history, self._events, self._uploads, self._supervisor)
@@ -162,9 +167,10 @@ class Recording:
                         background.append(group.create_task(self._ownership.claim_again()))
                     else:
                         await self._ownership.claim()
-                    background += [
-                        group.create_task(work) for work in (self._upload(), self._commands.images.run(), self._commands.brief())
-                    ]
+                    if not self._uploader_started:
+                        await self._events.emit(UploaderStarted())
+                    works = (self._upload(), self._progress.run(self._events.emit), self._commands.images.run(), self._commands.brief())
+                    background += [group.create_task(work) for work in works]
                 await self._finish(self._reports.ended or await self._workers.record())
                 if not self._closed:
                     await self._see_through()

@@ -15,6 +15,7 @@ from recorder.protocol import (
     BackupStarted,
     EventBody,
     Faulted,
+    PlaylistPublished,
     Refused,
     Sign,
     Signed,
@@ -71,10 +72,11 @@ class Uploads:
         slices: Iterable[Slice] = (),
         stored: Iterable[str] = (),
         backed_up: Iterable[str] = (),
+        announced: Iterable[str] = (),
     ) -> None:
         """`turned_away` is called when the store refuses us and never took anything.
 
-        `slices`, `stored` and `backed_up` are what a former life of this agent knew.
+        `slices`, `stored`, `backed_up` and the playlists that were `announced` are what a former life of this agent knew.
         """
         self.waits_for_signature = False  # which a control plane gives
         self._spool = spool
@@ -85,6 +87,7 @@ class Uploads:
         self._slices: dict[str, Slice] = {}
         self._stored = set(stored)
         self._backed_up = set(backed_up)
+        self._announced = set(announced)
         self._accepted = bool(self._stored)  # the customer's store has taken something
         self._lost: set[str] = set()
         self._published: dict[str, bytes] = {}  # the newest version of each list
@@ -317,12 +320,19 @@ class Uploads:
             case Published(name):
                 self._accepted = True
                 log.debug("playlist stored", extra={"file": name})
+                await self._announce(name)
             case RefusedByStore(error):
                 log.error("the customer's storage refuses us", extra={"error": str(error)})
                 level = _MAJOR if self._accepted else _FATAL
                 await self._emit(Faulted(module=UPLOADER, code=_REFUSED, level=level, detail=str(error)))
                 if not self._accepted:
                     self._turned_away()
+
+    async def _announce(self, name: str) -> None:
+        """Tell of a playlist with slices, once."""
+        if name.endswith(".m3u8") and name in self._published and name not in self._announced:
+            self._announced.add(name)
+            await self._emit(PlaylistPublished(name=name))
 
     async def _note_stored(self, name: str, seconds: float, retries: int) -> None:
         self._accepted = True
