@@ -3,6 +3,8 @@
 Written from the description of the public API and not from our code; unknown members are errors.
 """
 
+# ruff: noqa: N815  # the names are those of the public API
+
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
