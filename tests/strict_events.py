@@ -200,7 +200,7 @@ def check_order(notices: Sequence[Notice]) -> None:
     assert [notice.payload.sequence for notice in notices] == list(range(len(notices))), "a hole, or out of order"
     assert len({notice.noticeId for notice in notices}) == len(notices)
     assert len({(notice.sid, notice.payload.cname) for notice in notices}) == 1
-    kinds = [notice.eventType for notice in notices]
+    kinds = [notice.eventType for notice in notices if notice.eventType != 3]  # a call may be refused at any time
     assert kinds[:2] == [30, 40]
     assert kinds[-1] == 11
     assert kinds.count(30) == kinds.count(41) == kinds.count(11) == 1

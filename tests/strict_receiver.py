@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import threading
+import traceback
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -98,8 +99,8 @@ class _Book:
         with self._turn:
             try:
                 self._check(headers, body)
-            except (AssertionError, ValueError, KeyError) as error:
-                self.problems.append(f"{type(error).__name__}: {error}: {body!r}")
+            except (AssertionError, ValueError, KeyError):
+                self.problems.append(f"{traceback.format_exc(limit=-2)}{body!r}")
                 return 400
         return 200
 

@@ -25,9 +25,9 @@ SETTINGS = {"CALLBACKS__ALLOW_HTTP": "true", "CALLBACKS__ALLOWED_NETWORKS": json
 
 
 @contextlib.asynccontextmanager
-async def told(tmp_path: Path, *alarms: int) -> AsyncIterator[tuple[Serve, ApiClient, StrictReceiver]]:
+async def told(tmp_path: Path, *alarms: int, **settings: str) -> AsyncIterator[tuple[Serve, ApiClient, StrictReceiver]]:
     """The service, a client, and the receiver of its app's notices; with `alarms` also of these."""
-    serve = Serve(tmp_path / "data", environment=dict(SETTINGS))
+    serve = Serve(tmp_path / "data", environment=SETTINGS | settings)
     async with strict_receiver() as there, serve.running(), serve.client() as client:
         await subscribe(client, serve, there, *alarms)
         yield serve, client, there
