@@ -8,6 +8,7 @@ from recorder.worker.vigil import Vigil
 
 QUIET_NS: Final = 5_000_000_000  # a stream without a frame for so long does not come in any more
 MISSED_NS: Final = 1_000_000_000  # somebody sends, and nothing has come for so long
+MUTED_NS: Final = 2_000_000_000  # a mute is told at once: of whom nothing came for so long before, the channel only found that out
 MIXED: Final = 0  # uid of what all send together
 
 Changed = Callable[[int, Kind, bool, int], object]  # uid, kind, whether it comes in, since when
@@ -22,6 +23,7 @@ class Streams:
         self._changed = changed
         self._missed = missed
         self._announced: dict[Track, int | None] = {}  # what is sent, by what the channel says; the time of the last frame
+        self._vanished: set[Track] = set()  # was sent, and is not, although nobody muted it
         self._hosts: set[int] = set()
         self._receiving: set[Track] = set()
         self._last_ns: int | None = None  # of all frames
@@ -35,15 +37,19 @@ class Streams:
         self._hosts.discard(uid)
         for track in [track for track in self._announced if track.uid == uid]:
             self.stopped(track, now_ns)
+        self._vanished = {track for track in self._vanished if track.uid != uid}
 
     def started(self, track: Track) -> None:
         """The track is wanted, and its sender says that it sends."""
         self._announced.setdefault(track, None)
+        self._vanished.discard(track)
 
     def stopped(self, track: Track, now_ns: int) -> None:
         """It is not sent or not wanted any more; frames that still come were on their way."""
         if track in self._announced:
-            del self._announced[track]
+            last_ns = self._announced.pop(track)
+            if last_ns is not None and now_ns - last_ns > MUTED_NS:
+                self._vanished.add(track)
             self._end(track, now_ns)
 
     def frame(self, track: Track, now_ns: int) -> None:
@@ -63,7 +69,7 @@ class Streams:
             if last_ns is not None and now_ns - last_ns > QUIET_NS:
                 self._end(track, now_ns)
         # Whoever mutes everything on purpose is no fault; of whom nothing ever came is.
-        expected = self._announced or (self._hosts and self._last_ns is None)
+        expected = self._announced or self._vanished or (self._hosts and self._last_ns is None)
         missing = self._last_ns is None or now_ns - self._last_ns > MISSED_NS
         if self._vigil.see(bool(expected) and missing, now_ns):
             self._missed()

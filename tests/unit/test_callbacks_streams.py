@@ -98,6 +98,21 @@ def test_nothing_from_people_who_are_there_is_an_alarm() -> None:
     assert told.missed == 2
 
 
+def test_who_vanishes_has_not_muted() -> None:
+    told = Told(mixed=True)
+    told.streams.started(FACE)
+    told.streams.frame(FACE, 0)
+    _watch(told, range(4))
+    told.streams.stopped(FACE, 4 * SECOND)
+    assert told.new()[-1] == (0, "video", False)
+    _watch(told, range(4, 10))
+    assert told.missed == 1
+    told.streams.left(1, 10 * SECOND)
+    told.streams.joined(1)
+    _watch(told, range(10, 60))
+    assert told.missed == 1
+
+
 def test_who_mutes_everything_is_no_alarm() -> None:
     told = Told(mixed=True)
     told.streams.joined(1)
