@@ -23,6 +23,9 @@ from api.routes import ext, mode_problem, router
 from api.schemas import responses
 from api.schemas.wire import explain
 from api.service import Service
+from api.signer import Signer
+from api.storage_routes import storage_router
+from api.storage_tests import StorageTests
 from api.usage import UsageReports
 from api.usage_routes import usage_router
 from recorder.metrics import REQUESTS, exposition
@@ -38,6 +41,8 @@ def create_app(
     rates: Buckets,
     usage: UsageReports,
     usage_settings: UsageSettings,
+    storage_tests: StorageTests,
+    signer: Signer,
     endpoints: Endpoints,
     callback_addresses: Sequence[str],
 ) -> FastAPI:
@@ -56,7 +61,9 @@ def create_app(
     app.state.callback_addresses = callback_addresses
     app.state.gatekeeper = gatekeeper
     app.state.rates = rates
-    for routes in (router, ncs, ext, usage_router, callbacks_router):
+    app.state.storage_tests = storage_tests
+    app.state.signer = signer
+    for routes in (router, ncs, ext, usage_router, callbacks_router, storage_router):
         app.include_router(routes)
         for area in AREAS:
             app.include_router(routes, prefix=f"/{area}", include_in_schema=False)

@@ -16,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.apps import Apps
 from api.bus import Command, NoAnswer, Unreachable
 from api.ledger import Ledger
+from api.signer import Signer
 from recorder.peer import LINE_LIMIT_BYTES, Peer, PeerLost
-from recorder.protocol import AgentHello, AskApp, Claim, Done, Event, Load, Message, Offer, Refused
+from recorder.protocol import AgentHello, AskApp, Claim, Done, Event, Load, Message, Offer, Refused, Sign
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,13 @@ ANSWER_SECONDS: Final = 3.0
 class LocalBus:
     """Implements `api.bus.Bus`."""
 
-    def __init__(self, path: Path, ledger: Ledger, apps: Apps, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self, path: Path, ledger: Ledger, apps: Apps, *, signer: Signer | None = None, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         self._path = path
         self._ledger = ledger
         self._apps = apps
+        self._signer = signer
         self._answer_seconds = answer_seconds
         self._nodes: dict[str, Peer] = {}
         self._arrival = asyncio.Condition()
@@ -99,7 +103,7 @@ class LocalBus:
             return self._nodes[node]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(self._ledger, self._apps, self._arrived)
+        connection = _Connection(self._ledger, self._apps, self._signer, self._arrived)
         peer = connection.peer = Peer(reader, writer, connection.handle)
         try:
             await peer.run()
@@ -127,11 +131,12 @@ class LocalBus:
 class _Connection:
     """One agent: hello first, then claims and events, handled in the order in which they were sent. Or the hub, which asks only."""
 
-    def __init__(self, ledger: Ledger, apps: Apps, arrived: Callable[[str, Peer], Awaitable[None]]) -> None:
+    def __init__(self, ledger: Ledger, apps: Apps, signer: Signer | None, arrived: Callable[[str, Peer], Awaitable[None]]) -> None:
         self.node: str | None = None
         self.peer: Peer
         self._ledger = ledger
         self._apps = apps
+        self._signer = signer
         self._arrived = arrived
         self._in_order = asyncio.Lock()  # fair: the peer starts a task for each message, in order
 
@@ -147,6 +152,8 @@ class _Connection:
                     return await self._apps.answer(message)
                 case Claim() if self.node:
                     return await self._ledger.claim(message) if message.node == self.node else Refused(reason="not_yours")
+                case Sign() if self.node and self._signer:
+                    return await self._signer.answer(message, self.node, self._ledger.owner)
                 case Event() if self.node:
                     return await self._ledger.record(message)
                 case _:

@@ -5,14 +5,18 @@ Each message is one transaction: a state change and the event that made it are c
 
 import json
 import logging
+import secrets
 from collections.abc import Callable
+from typing import Final
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import lifecycle, usage
 from api.changes import Changes
+from api.events import recorder_uid
 from api.lifecycle import Status
+from api.notices import Notices
 from api.store import Store
 from api.tables import File, Recording, SeenEvent, Slice
 from api.vault import Vault
@@ -21,12 +25,15 @@ from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, EventBody
 
 log = logging.getLogger(__name__)
 
+_UIDS: Final = 2**32 - 1  # from 1 on
+
 
 class Ledger:
-    def __init__(self, *, store: Store, vault: Vault, changes: Changes, now_ms: Callable[[], int]) -> None:
+    def __init__(self, *, store: Store, vault: Vault, changes: Changes, notices: Notices, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._vault = vault
         self._changes = changes
+        self._notices = notices
         self._now_ms = now_ms
 
     async def hello(self, hello: AgentHello) -> None:
@@ -39,7 +46,9 @@ class Ledger:
             )
             lost = missing.all()
             for row in lost:
+                before, ended = row.status, row.ended_ms is not None
                 lifecycle.finish(row, outcome="interrupted", reason="crashed", uploading="unknown", now_ms=self._now_ms())
+                await self._notices.tell_lost(session, row, before=before, ended=ended)
             await session.execute(delete(SeenEvent).where(SeenEvent.sid.in_([row.sid for row in lost])))
         for row in lost:
             log.error("recording lost by its node", extra={"sid": row.sid, "node": hello.node})
@@ -55,14 +64,25 @@ class Ledger:
                 return refused
             assert row
             assert row.sealed_spec  # wiped only when finished
+            spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid)
             if claim.resume is None:
                 row.node = claim.node
                 row.epoch += 1
                 lifecycle.accept(row)
-            spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid)
+                if row.epoch > 1:
+                    if spec.token is None:  # else it lets in nobody but the first uid
+                        row.worker_uid = 1 + secrets.randbelow(_UIDS)
+                    await self._notices.tell_failover(session, row)
+            spec = spec.model_copy(update={"uid": recorder_uid(row)})
         self._changes.tell(row.sid)
         log.info("recording claimed", extra={"sid": row.sid, "node": claim.node, "epoch": row.epoch})
         return Claimed(sid=row.sid, epoch=row.epoch, spec=json.loads(spec.with_secrets()))
+
+    async def owner(self, sid: str) -> str | None:
+        """The node that has the recording; None when none has, or there is no such recording."""
+        async with self._store.read() as session:
+            row = await session.get(Recording, sid)
+            return row.node if row else None
 
     async def record(self, event: Event) -> Done | Refused:
         """Apply the event once. Refused: it names something that cannot be; to send it again is no use."""
@@ -73,15 +93,17 @@ class Ledger:
             if event.epoch > row.epoch:
                 return Refused(reason="bad_request", detail="an epoch that was never given out")
             seen = await session.get(SeenEvent, (event.sid, event.epoch, event.sequence))
-            if event.epoch < row.epoch or row.finished or seen:
+            if event.epoch < row.epoch or (row.finished and not lifecycle.leaves_behind(row)) or seen:
                 return Done()
             session.add(SeenEvent(sid=event.sid, epoch=event.epoch, sequence=event.sequence))
             await session.flush()
+            before, ended = row.status, row.ended_ms is not None
             problem = await self._apply(session, row, event)
             if problem:
                 await session.rollback()
                 log.error("event refused", extra={"sid": event.sid, "epoch": event.epoch, "sequence": event.sequence, "detail": problem})
                 return Refused(reason="bad_request", detail=problem)
+            await self._notices.tell(session, row, event, before=before, ended=ended)
         _count(event.body)
         self._changes.tell(event.sid)
         return Done()
@@ -99,20 +121,38 @@ class Ledger:
                 await session.execute(update(Slice).where(Slice.sid == row.sid, Slice.name == name).values(stored=stored))
             case protocol.Metered():
                 return await usage.note(session, row, event.body)
-            case protocol.Warned(module=module, code=code, detail=detail):
-                log.warning("recording impaired", extra={"sid": row.sid, "fault_module": module, "code": code, "detail": detail})
-            case protocol.ImageFailed(why=why, detail=detail):
-                log.warning("image left out", extra={"sid": row.sid, "why": why, "detail": detail})
+            case protocol.BackupDone(uploading=uploading, detail=detail):
+                lifecycle.close(row, uploading)
+                await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
+                log.info("no file waits any more", extra={"sid": row.sid, "uploading": uploading, "detail": detail})
             case protocol.Ended(outcome=outcome, reason=reason):
                 lifecycle.end(row, outcome, reason, at_ms=event.at_ms)
             case protocol.WorkerLost(detail=detail):
                 row.workers_lost += 1
                 log.warning("worker lost", extra={"sid": row.sid, "detail": detail})
-            case protocol.Finished(outcome=outcome, reason=reason, uploading=uploading):
-                lifecycle.finish(row, outcome=outcome, reason=reason, uploading=uploading, now_ms=self._now_ms())
-                await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
+            case protocol.Finished(outcome=outcome, reason=reason, uploading=uploading, leaves_behind=behind):
+                lifecycle.finish(row, outcome=outcome, reason=reason, uploading=uploading, now_ms=self._now_ms(), leaves_behind=behind)
+                if not behind:
+                    await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))
                 log.info("recording finished", extra={"sid": row.sid, "outcome": outcome, "reason": reason, "uploading": uploading})
+            case _:
+                _log(row.sid, event.body)
         return None
+
+
+def _log(sid: str, body: EventBody) -> None:
+    """What changes no state."""
+    match body:
+        case protocol.Warned(module=module, code=code, detail=detail):
+            log.warning("recording impaired", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
+        case protocol.Faulted(module=module, code=code, detail=detail):
+            log.error("recording fails", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
+        case protocol.ImageFailed(why=why, detail=detail):
+            log.warning("image left out", extra={"sid": sid, "why": why, "detail": detail})
+        case protocol.BackupStarted():
+            log.warning("files go to the backup store", extra={"sid": sid})
+        case protocol.BackupProgress(left=left):
+            log.info("files come to the customer's store", extra={"sid": sid, "left": left})
 
 
 def _count(body: EventBody) -> None:
@@ -137,7 +177,7 @@ def _count(body: EventBody) -> None:
 def _refuse_claim(row: Recording | None, claim: Claim) -> Refused | None:
     if row is None:
         return Refused(reason="unknown")
-    if row.finished:
+    if row.finished and not (claim.resume is not None and lifecycle.leaves_behind(row)):
         return Refused(reason="exiting")
     if row.node not in (None, claim.node):
         return Refused(reason="not_yours")

@@ -1,7 +1,8 @@
 """The states of a recording and the ways from one to the next; every change of a `Recording` row's state is made here.
 
 (row made) -> INITIALISED -> STARTING -> READY <-> RECORDING -> STOPPING -> STOPPED -> EXITED | FAILED
-   live: holds its channel and uid until STOPPED              finished: nothing changes from EXITED or FAILED on
+   live: holds its channel and uid until STOPPED              finished: nothing changes from EXITED or FAILED on,
+                                                              but for files that come to the customer's store later
 """
 
 from enum import IntEnum
@@ -58,12 +59,24 @@ def end(row: Recording, outcome: Outcome, reason: Reason, *, at_ms: int) -> None
         row.outcome, row.reason = outcome, reason
 
 
-def finish(row: Recording, *, outcome: Outcome, reason: Reason, uploading: Uploading, now_ms: int) -> None:
-    """Nothing is left to do: its secrets are wiped."""
+def finish(row: Recording, *, outcome: Outcome, reason: Reason, uploading: Uploading, now_ms: int, leaves_behind: bool = False) -> None:
+    """It has ended and told how. Its secrets are wiped unless its node still has files to bring (`leaves_behind`)."""
     row.status = Status.FAILED if outcome in _FAILURES else Status.EXITED
     row.live = False
     row.finished = True
     row.finished_ms = now_ms
     row.ended_ms = row.ended_ms or now_ms
     row.outcome, row.reason, row.uploading = outcome, reason, uploading
+    if not leaves_behind:
+        row.sealed_spec = None
+
+
+def close(row: Recording, uploading: Uploading) -> None:
+    """No byte is left to bring: its secrets are wiped."""
+    row.uploading = uploading
     row.sealed_spec = None
+
+
+def leaves_behind(row: Recording) -> bool:
+    """It has ended, and its node still tries to bring files to the customer's store."""
+    return row.finished and row.sealed_spec is not None

@@ -19,12 +19,15 @@ from api.first_credentials import ensure_first_credentials
 from api.ledger import Ledger
 from api.limits import Buckets
 from api.masterkey import load_master_key
+from api.notices import Notices
 from api.outbox import Outbox
 from api.quotas import Quotas
 from api.recovery import Recovery
 from api.resource import ResourceIds
 from api.service import Patience, Service
+from api.signer import Signer
 from api.stops import Stops
+from api.storage_tests import StorageTests
 from api.store import Store, open_store
 from api.usage import UsageReports
 from api.vault import Vault
@@ -59,10 +62,20 @@ async def open_plane(
     async with open_sender(settings.callbacks) as (sender, policy), open_store(settings.database_url) as store:
         await ensure_first_credentials(settings, Accounts(store, key))
         changes, vault, outbox, signers = Changes(), Vault(key), Outbox(), Signers(key)
-        ledger = Ledger(store=store, vault=vault, changes=changes, now_ms=now_ms)
-        bus = LocalBus(settings.control_socket, ledger, Apps(store, Certificates(key)), answer_seconds=answer_seconds)
-        stops = Stops(store=store, bus=bus, changes=changes, now_ms=now_ms)
-        recovery = Recovery(store=store, bus=bus, stops=stops, changes=changes, now_ms=now_ms)
+        notices = Notices(outbox, late_uploads=settings.callbacks.late_uploads, now_ms=now_ms)
+        ledger = Ledger(store=store, vault=vault, changes=changes, notices=notices, now_ms=now_ms)
+        signer, tests = Signer(key), StorageTests(settings)
+        bus = LocalBus(settings.control_socket, ledger, Apps(store, Certificates(key)), signer=signer, answer_seconds=answer_seconds)
+        stops = Stops(store=store, bus=bus, changes=changes, notices=notices, now_ms=now_ms)
+        recovery = Recovery(
+            store=store,
+            bus=bus,
+            stops=stops,
+            changes=changes,
+            notices=notices,
+            now_ms=now_ms,
+            rescue_days=settings.agent.rescue_days,
+        )
         service = Service(
             store=store,
             bus=bus,
@@ -71,8 +84,10 @@ async def open_plane(
             resources=ResourceIds(key),
             quotas=Quotas(store, per_app=settings.api.max_recordings),
             changes=changes,
+            notices=notices,
             now_ms=now_ms,
             patience=patience,
+            start_problem=tests.start_problem if settings.api.strict_start else None,
         )
         delivery = Delivery(store=store, outbox=outbox, sender=sender, signers=signers, schedule=settings.callbacks.retries, now_ms=now_ms)
         endpoints = Endpoints(store=store, signers=signers, sender=sender, policy=policy, settings=settings.callbacks, now_ms=now_ms)
@@ -92,6 +107,8 @@ async def open_plane(
                     rates=rates,
                     usage=UsageReports(store),
                     usage_settings=settings.usage,
+                    storage_tests=tests,
+                    signer=signer,
                     endpoints=endpoints,
                     callback_addresses=settings.callbacks.addresses,
                 ),

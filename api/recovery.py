@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import lifecycle
 from api.accounts import forget_expired
 from api.bus import Bus, NoAnswer
 from api.changes import Changes
+from api.notices import Notices
 from api.stops import Stops
 from api.store import Store
 from api.tables import Recording
@@ -23,17 +24,31 @@ log = logging.getLogger(__name__)
 OFFER_AGAIN_MS: Final = 5_000  # later than any start waits for an answer
 GIVE_UP_MS: Final = 60_000
 LOOK_SECONDS: Final = 2.0
+_DAY_MS: Final = 86_400_000
 
 _MOST_OFFERS: Final = 2
 
 
 class Recovery:
-    def __init__(self, *, store: Store, bus: Bus, stops: Stops, changes: Changes, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        stops: Stops,
+        changes: Changes,
+        notices: Notices,
+        now_ms: Callable[[], int],
+        rescue_days: float = 10,
+    ) -> None:
+        """`rescue_days`: how long after a recording's end its node tries to bring files that wait there."""
         self._store = store
         self._bus = bus
         self._stops = stops
         self._changes = changes
+        self._notices = notices
         self._now_ms = now_ms
+        self._keep_secrets_ms = int((rescue_days + 1) * _DAY_MS)  # by then the node has told that it has given up
 
     async def run(self) -> None:
         """Look after everything until cancelled."""
@@ -54,8 +69,19 @@ class Recovery:
             log.warning("recording offered again", extra={"sid": sid, "taken": taken})
         await self._stops.deliver_pending()
         await forget_expired(self._store, self._now_ms())
+        await self._wipe_secrets()
         async with self._store.read() as session:
             metrics.RECORDINGS_LIVE.set(await session.scalar(select(func.count()).select_from(Recording).where(Recording.live)) or 0)
+
+    async def _wipe_secrets(self) -> None:
+        """Of recordings whose node went away with files it should have brought."""
+        too_old = self._now_ms() - self._keep_secrets_ms
+        abandoned = (Recording.finished, Recording.sealed_spec.is_not(None), Recording.finished_ms <= too_old)
+        async with self._store.read() as session:
+            if await session.scalar(select(Recording.sid).where(*abandoned).limit(1)) is None:
+                return
+        async with self._store.write() as session:
+            await session.execute(update(Recording).where(*abandoned).values(sealed_spec=None))
 
     async def _settle_unclaimed(self) -> list[str]:
         """End what nobody claimed in time; returns what is to be offered once more."""
@@ -70,6 +96,7 @@ class Recovery:
             for row in unclaimed:
                 if row.created_ms <= now_ms - GIVE_UP_MS:
                     lifecycle.finish(row, outcome="failed", reason="crashed", uploading="unknown", now_ms=now_ms)
+                    await self._notices.tell_never_begun(session, row, "failed", "crashed")
                     given_up.append(row.sid)
                 elif row.offers < _MOST_OFFERS:
                     row.offers += 1

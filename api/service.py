@@ -5,20 +5,21 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from sqlalchemy import and_, delete, func, or_, select, true
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import aliased
 
 from api import lifecycle
 from api.bus import Bus, BusError, Command, NoAnswer
 from api.changes import Changes
 from api.errors import Fault, ServiceError
 from api.lifecycle import Status
+from api.listing import files_of
+from api.notices import Notices
 from api.quotas import Quotas
 from api.resource import Resource, ResourceIdError, ResourceIds
 from api.stops import Stops
@@ -86,9 +87,12 @@ class Service:
         resources: ResourceIds,
         quotas: Quotas,
         changes: Changes,
+        notices: Notices,
         now_ms: Callable[[], int],
         patience: Patience | None = None,
+        start_problem: Callable[[RecordingSpec], Awaitable[str | None]] | None = None,
     ) -> None:
+        """`start_problem` tries the bucket before a recording is started and says why it cannot be used."""
         self._store = store
         self._bus = bus
         self._stops = stops
@@ -96,8 +100,10 @@ class Service:
         self._resources = resources
         self._quotas = quotas
         self._changes = changes
+        self._notices = notices
         self._now_ms = now_ms
         self._patience = patience or Patience()
+        self._start_problem = start_problem
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def acquire(self, caller: Caller, *, channel: str, uid: str, scene: int, expires_hours: int, parameters: object) -> str:
@@ -139,6 +145,9 @@ class Service:
             raise ServiceError(Fault.RESOURCE_EXPIRED)
         if resource.parameter_digest not in (None, _digest(parameters)):
             raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: differs from the startParameter of acquire")
+        problem = await self._start_problem(spec) if self._start_problem else None
+        if problem:
+            raise ServiceError(Fault.INVALID_PARAMETER, f"clientRequest.storageConfig: {problem}")
         try:
             async with self._store.write() as session:
                 await self._quotas.admit(session, spec.app_id)
@@ -146,6 +155,7 @@ class Service:
         except IntegrityError as error:
             first = await self._started_with(key)
             if first is None:
+                await self._tell_conflict(spec)
                 raise ServiceError(Fault.TASK_CONFLICT) from error
             return first
         return None
@@ -155,17 +165,48 @@ class Service:
 
     async def tell(self, customer_id: str, sid: str) -> Snapshot:
         """A recording of the customer's, from its start until some days after its end."""
-        async with self._store.read() as session:
-            owned = select(Recording).join(App, App.id == Recording.app_id).where(Recording.sid == sid, App.customer_id == customer_id)
-            row = await session.scalar(owned) if _SID.fullmatch(sid) else None
+        row = await self._owned(customer_id, sid)
         if row is None or (row.finished_ms and self._now_ms() >= row.finished_ms + TOLD_DAYS * _DAY_MS):
             raise ServiceError(Fault.NO_SUCH_TASK)
         return await self._snapshot(row)
 
+    async def change_storage(self, customer_id: str, sid: str, wanted: Storage, *, moved: Callable[[Storage], Sequence[str]]) -> None:
+        """Other keys for the bucket of a recording that runs or has ended; `moved` names what of `wanted` is another place.
+
+        Another place is taken while nothing is stored.
+        """
+        row = await self._owned(customer_id, sid)
+        if row is None or row.sealed_spec is None:  # there is none, or it has nothing left to upload
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        stored_in = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid).storage
+        assert stored_in
+        fields = moved(stored_in)
+        if fields and await self._has_stored(sid):
+            problems = [f"storageConfig.{field}: cannot be changed, a part of the recording is stored there" for field in fields]
+            raise ServiceError(Fault.INVALID_PARAMETER, "; ".join(problems))
+        await self._renew(sid, wanted)
+
+    async def _has_stored(self, sid: str) -> bool:
+        async with self._store.read() as session:
+            there = select(Slice.name).where(Slice.sid == sid, Slice.stored == "customer").limit(1)
+            return await session.scalar(there) is not None
+
+    async def _owned(self, customer_id: str, sid: str) -> Recording | None:
+        if not _SID.fullmatch(sid):
+            return None
+        async with self._store.read() as session:
+            owned = select(Recording).join(App, App.id == Recording.app_id).where(Recording.sid == sid, App.customer_id == customer_id)
+            return await session.scalar(owned)
+
     async def stop(self, target: Target, *, wait: bool) -> Snapshot:
         """Stop the recording. `wait`: answer when everything that was recorded is stored."""
         row = await self._find(target)
-        await self._stops.stop(row.sid)
+        try:
+            await self._stops.stop(row.sid)
+        except ServiceError as error:
+            if error.fault is Fault.EXITING:
+                await self._tell_refusal(row)
+            raise
         if not wait:
             return await self._snapshot(await self._get(row.sid) or row)
         last = await self._changes.until(row.sid, lambda: self._get(row.sid), _is_over, self._patience.stop_seconds)
@@ -201,12 +242,12 @@ class Service:
         if storage:
             await self._renew(row.sid, storage)
         if subscription:
-            await self._change(row.sid, Subscribe(sid=row.sid, subscription=subscription), {"subscription": subscription})
+            await self._change(row, Subscribe(sid=row.sid, subscription=subscription), {"subscription": subscription})
 
     async def set_layout(self, target: Target, layout: Layout) -> None:
         """Replace the whole layout."""
         row = await self._find(target)
-        await self._change(row.sid, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
+        await self._change(row, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
 
     def _new_row(self, spec: RecordingSpec, resource: Resource, key: str) -> Recording:
         assert spec.storage
@@ -222,9 +263,10 @@ class Service:
             created_ms=now_ms,
             control_until_ms=now_ms + resource.expires_hours * _HOUR_MS,
             listing="none" if spec.snapshots else "string" if string_list else "json",
-            prefix="".join(f"{part}/" for part in spec.storage.prefix),
+            prefix=_prefix_of(spec.storage),
             audio=spec.audio,
             video=spec.video,
+            files=spec.files,
             sealed_spec=self._vault.seal(spec),
         )
 
@@ -258,7 +300,26 @@ class Service:
             return ServiceError(Fault.RESOURCE_EXPIRED, "resourceId was used for a recording that has ended")
         if row.status == Status.NOTHING:
             return ServiceError(Fault.NOT_COMPLETED)
+        await self._tell_refusal(row)
         return ServiceError(Fault.ALREADY_STARTED, sid=row.sid)
+
+    async def _tell_conflict(self, spec: RecordingSpec) -> None:
+        """A start meets a recording of the same channel by the same uid."""
+        same = (Recording.app_id == spec.app_id, Recording.channel == spec.channel, Recording.uid == spec.uid, Recording.live)
+        async with self._store.read() as session:
+            live = await session.scalar(select(Recording).where(*same))
+        if live:
+            await self._tell_refusal(live)
+
+    async def _tell_refusal(self, row: Recording) -> None:
+        """Have its customer notified that a call did not fit the state of this recording."""
+        async with self._store.read() as session:  # most want no such notice: they need not take their turn to write
+            if not await self._notices.wants_refusals(session, row.app_id):
+                return
+        async with self._store.write() as session:
+            current = await session.get(Recording, row.sid, with_for_update=True)
+            if current:
+                await self._notices.tell_refusal(session, current)
 
     async def _find(self, target: Target) -> Recording:
         """The recording, when it is the caller's and can still be controlled; otherwise it looks like one that never was."""
@@ -280,13 +341,18 @@ class Service:
             raise ServiceError(Fault.NO_SUCH_TASK)
         return row
 
-    async def _change(self, sid: str, command: Command, changed: dict[str, object]) -> None:
+    async def _change(self, row: Recording, command: Command, changed: dict[str, object]) -> None:
         """Tell the node, then keep the change for the worker that may have to take over. One change at a time."""
-        async with self._turns.setdefault(sid, asyncio.Lock()):
-            node = await self._keep(sid, changed, unless_claimed=True)
-            if node:
-                await self._command(node, command)
-                await self._keep(sid, changed)
+        try:
+            async with self._turns.setdefault(row.sid, asyncio.Lock()):
+                node = await self._keep(row.sid, changed, unless_claimed=True)
+                if node:
+                    await self._command(node, command)
+                    await self._keep(row.sid, changed)
+        except ServiceError as error:
+            if error.fault is Fault.NO_SUCH_TASK:
+                await self._tell_refusal(row)
+            raise
 
     async def _renew(self, sid: str, storage: Storage) -> None:
         """Keep the new keys, then have the node claim them: secrets travel in no command. Until the end, for uploads go on till then."""
@@ -297,6 +363,7 @@ class Service:
                     raise ServiceError(Fault.NO_SUCH_TASK)
                 spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
                 row.sealed_spec = self._vault.seal(spec.model_copy(update={"storage": storage}))
+                row.prefix = _prefix_of(storage)
                 node = row.node
             if node:
                 await self._command(node, RenewStorage(sid=sid))
@@ -338,18 +405,13 @@ class Service:
 
     async def _snapshot(self, row: Recording) -> Snapshot:
         async with self._store.read() as session:
-            wanted = select(File).where(File.sid == row.sid).order_by(File.start_ms, File.name)
-            if row.status >= Status.STOPPED:  # a file that was opened and got no media before its worker died will never be there
-                there = Slice.stored.is_not(None) if row.finished else true()
-                made = select(Slice.name).where(Slice.sid == row.sid, there)
-                begun = select(Slice.playlist).where(Slice.sid == row.sid, there, Slice.playlist.is_not(None))
-                track = aliased(File)  # a merged list is there as soon as one of its participant's tracks is
-                people = select(track.uid).where(track.sid == row.sid, track.name.in_(begun))
-                merged = and_(File.track == "audio_and_video", ~File.mixed, File.uid.in_(people))
-                wanted = wanted.where(or_(File.name.in_(made), File.name.in_(begun), merged))
-            files = await session.scalars(wanted)
+            files = await files_of(session, row)
             slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
-            return Snapshot(recording=row, files=files.all(), slices=slices or 0)
+            return Snapshot(recording=row, files=files, slices=slices or 0)
+
+
+def _prefix_of(storage: Storage) -> str:
+    return "".join(f"{part}/" for part in storage.prefix)
 
 
 def _is_over(row: Recording | None) -> bool:

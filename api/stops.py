@@ -10,6 +10,7 @@ from api.bus import Bus, BusError, NoAnswer
 from api.changes import Changes
 from api.errors import Fault, ServiceError
 from api.lifecycle import Status
+from api.notices import Notices
 from api.store import Store
 from api.tables import Recording, SeenEvent
 from recorder import metrics
@@ -19,10 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class Stops:
-    def __init__(self, *, store: Store, bus: Bus, changes: Changes, now_ms: Callable[[], int]) -> None:
+    def __init__(self, *, store: Store, bus: Bus, changes: Changes, notices: Notices, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._bus = bus
         self._changes = changes
+        self._notices = notices
         self._now_ms = now_ms
 
     async def stop(self, sid: str) -> None:
@@ -64,6 +66,7 @@ class Stops:
                 raise ServiceError(Fault.NO_SUCH_TASK)
             if row.node is None:
                 lifecycle.finish(row, outcome="aborted", reason="stopped", uploading="unknown", now_ms=self._now_ms())
+                await self._notices.tell_never_begun(session, row, "aborted", "stopped")
                 return None
             if row.status >= Status.STOPPING and row.stop != "pending":
                 raise ServiceError(Fault.EXITING)
@@ -94,7 +97,9 @@ class Stops:
             row = await session.get(Recording, sid, with_for_update=True)
             if row is None or row.finished:
                 return
+            before, ended = row.status, row.ended_ms is not None
             lifecycle.finish(row, outcome="interrupted", reason="crashed", uploading="unknown", now_ms=self._now_ms())
+            await self._notices.tell_lost(session, row, before=before, ended=ended)
             await session.execute(delete(SeenEvent).where(SeenEvent.sid == sid))
         log.error("recording lost by its node", extra={"sid": sid, "node": node})
         metrics.RECORDINGS_ENDED.labels("interrupted", "crashed").inc()

@@ -63,6 +63,7 @@ class Recording(Table):
     app_id: Mapped[str] = mapped_column(ForeignKey("apps.id"))
     channel: Mapped[str] = mapped_column(String(64))
     uid: Mapped[int]  # the recorder's own
+    worker_uid: Mapped[int | None]  # as whom the present worker is in the channel; None: `uid`
     mode: Mapped[str] = mapped_column(String(16))
     resource_key: Mapped[str] = mapped_column(String(32), unique=True)  # one recording per resourceId
     created_ms: Mapped[int]
@@ -73,6 +74,7 @@ class Recording(Table):
     prefix: Mapped[str] = mapped_column(String(128))  # of object names, with its closing slash
     audio: Mapped[bool]
     video: Mapped[bool]
+    files: Mapped[bool] = mapped_column(default=True, server_default=true())  # False: screenshots only
     sealed_spec: Mapped[bytes | None] = mapped_column(LargeBinary)
 
     status: Mapped[int] = mapped_column(default=0)  # api.lifecycle.Status

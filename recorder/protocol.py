@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from recorder.frames import Kind
 from recorder.spec import Canvas, Layout, Mode, RecordingSpec, Subscription
 from recorder.usage import Category
 
@@ -77,6 +78,29 @@ class FileOpened(_Message):
     file: File
 
 
+class TrackBegan(_Message):
+    """The worker of `epoch` has begun the first slice of a playlist."""
+
+    type: Literal["began"] = "began"
+    epoch: int
+    playlist: str  # object name without the customer's prefix
+    track: Literal["audio", "video", "audio_and_video"]
+    uid: int  # 0 in mix
+    mixed: bool
+    start_ms: int  # Unix ms
+
+
+class StreamChanged(_Message):
+    """Media of a stream comes in, or comes in no more."""
+
+    type: Literal["stream"] = "stream"
+    epoch: int  # of the worker
+    uid: int  # 0: the mixed stream
+    kind: Kind
+    receiving: bool
+    at_ms: int  # Unix ms
+
+
 class SliceCommitted(_Message):
     type: Literal["slice"] = "slice"
     slice: Slice
@@ -93,10 +117,63 @@ class SliceStored(_Message):
     retries: int = 0
 
 
+class UploaderStarted(_Message):
+    """Agent only, once: what will be committed is taken to the customer's store from now on."""
+
+    type: Literal["uploader"] = "uploader"
+
+
+class PlaylistPublished(_Message):
+    """Agent only, once for each: an M3U8 is in the customer's store for the first time."""
+
+    type: Literal["published"] = "published"
+    name: str
+
+
+class Progress(_Message):
+    """Agent only, once a minute while the recording goes on: how many of the committed files are stored."""
+
+    type: Literal["progress"] = "progress"
+    stored: int
+    committed: int
+
+
 class Warned(_Message):
     type: Literal["warning"] = "warning"
     module: int  # 0 recorder, 1 uploader
     code: int
+    detail: str = ""
+    uid: int | None = None  # of an alarm: whose media it is; 0: that of all together
+
+
+class Faulted(_Message):
+    """Agent only: an error the customer has to know of at once."""
+
+    type: Literal["fault"] = "fault"
+    module: int  # 0 recorder, 1 uploader, 2 service
+    code: int  # of an uploader: 32 the storage refuses us
+    level: int = 4  # 1 debug to 5 fatal
+    detail: str = ""
+
+
+class BackupStarted(_Message):
+    """Agent only: the customer's store has failed for so long that files go to the backup store."""
+
+    type: Literal["backup_started"] = "backup_started"
+
+
+class BackupProgress(_Message):
+    """Agent only: files come from the backup store, or the spool of a recording that has ended, to the customer's."""
+
+    type: Literal["backup_progress"] = "backup_progress"
+    left: int  # files that are not there yet
+
+
+class BackupDone(_Message):
+    """Agent only, after a `Finished` that leaves files behind: nothing will be brought to the customer's store any more."""
+
+    type: Literal["backup_done"] = "backup_done"
+    uploading: Uploading  # uploaded: everything is there now
     detail: str = ""
 
 
@@ -141,17 +218,23 @@ class WorkerLost(_Message):
 
 
 class Finished(_Message):
-    """Agent only, last of a recording: everything that will ever be stored is stored."""
+    """Agent only: everything that will be stored is stored, but for what it leaves behind."""
 
     type: Literal["finished"] = "finished"
     outcome: Outcome
     reason: Reason
     uploading: Uploading
+    leaves_behind: bool = False  # the node goes on to bring files to the customer's store; `BackupDone` ends that
     detail: str = ""
 
 
 EventBody = Annotated[
-    PhaseChanged | FileOpened | SliceCommitted | SliceStored | Warned | ImageFailed | Metered | Ended | WorkerLost | Finished,
+    PhaseChanged
+    | (FileOpened | TrackBegan | SliceCommitted | SliceStored | PlaylistPublished | Metered)
+    | (StreamChanged | UploaderStarted | Progress)
+    | (Warned | Faulted | ImageFailed | WorkerLost)
+    | (BackupStarted | BackupProgress | BackupDone)
+    | (Ended | Finished),
     Field(discriminator="type"),
 ]
 
@@ -230,6 +313,20 @@ class Claimed(_Message):
     sid: str
     epoch: int
     spec: dict[str, Any]
+
+
+class Sign(_Message):
+    """Agent -> control plane: sign the manifest of a recording of this node. Answered by Signed or Refused."""
+
+    type: Literal["sign"] = "sign"
+    sid: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Signed(_Message):
+    type: Literal["signed"] = "signed"
+    key: str  # which of the deployment's keys
+    signature: str  # base64
 
 
 class Done(_Message):
@@ -312,7 +409,7 @@ class Report(_Message):
 
 Message = Annotated[
     Event
-    | (AgentHello | Offer | Claim | Claimed | Done | Refused | AskApp | App)
+    | (AgentHello | Offer | Claim | Claimed | Done | Refused | AskApp | App | Sign | Signed)
     | (Stop | Subscribe | SetLayout | RenewStorage)
     | (WorkerHello | Lease | ImageReady | Report),
     Field(discriminator="type"),

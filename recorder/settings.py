@@ -92,6 +92,9 @@ class Api(_Section):
     tls_cert: Path | None = Field(None, description="PEM file with the certificate and its chain; with tls_key: HTTPS, TLS 1.2 or newer")
     tls_key: Path | None = Field(None, description="PEM file with the certificate's key")
     allow_plain_http: bool = Field(False, description="plain HTTP on an address other than loopback: only behind a proxy that does TLS")
+    strict_start: bool = Field(
+        False, description="start writes the recording's first file into the bucket and answers 400 when that fails; it takes longer"
+    )
     requests_per_second: float = Field(10, gt=0, description="per app id; over it 429")
     max_recordings: int = Field(50, ge=0, description="at the same time, of each app that has no quota of its own; over it 406")
     database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; default: SQLite in data_dir")
@@ -122,10 +125,29 @@ class Agent(_Section):
     )
     replay: Path | None = Field(None, description="folder of a capture that every recording plays in a loop instead of joining a channel")
     upload_parallel: int = Field(4, ge=1, description="files of one recording uploaded at the same time")
+    upload_megabits: float | None = Field(
+        None, gt=0, description="per second, on average, of all uploads of the node; one file still goes as fast as the line allows"
+    )
+    rescue_days: float = Field(
+        10, gt=0, description="after the end of a recording: how long files are tried to be brought to the customer's store"
+    )
     local_root: Path | None = Field(None, description="root of vendor 100 (local folder); default: data_dir/recordings")
     allowed_networks: tuple[str, ...] = Field(
         (), description="CIDR blocks that are not public but may be used by customers' stores and image URLs, such as your own MinIO"
     )
+
+
+class Backup(_Section):
+    """The operator's own store, for what customers' stores do not take. Without a vendor there is none."""
+
+    vendor: int | None = Field(None, description="number of the public API; 100: the folder root")
+    region: int = Field(0, ge=0, description="code of the public API")
+    bucket: str = Field("backup", min_length=1)
+    endpoint: str | None = Field(None, description="of vendor 11; may be at any address")
+    access_key: SecretStr = SecretStr("")
+    secret_key: SecretStr = SecretStr("")
+    root: Path | None = Field(None, description="folder of vendor 100; default: data_dir/backup. Not on the disk of the spool")
+    after_seconds: float = Field(300, gt=0, description="files go to the backup store when the customer's has failed for so long")
 
 
 class Recording(_Section):
@@ -144,6 +166,7 @@ class Recording(_Section):
     timeline_file: bool = Field(
         True, description="beside each recording a JSON file that tells who came, went and muted, and where gaps are"
     )
+    manifest: bool = Field(True, description="beside each recording a signed JSON file with size and SHA-256 of all its files")
     capture_dir: Path | None = Field(None, description="each worker writes what it receives, decrypted, into a folder in this one")
     capture_megabytes: int = Field(1024, ge=1, description="longest capture of one worker; then it ends and the recording goes on")
 
@@ -158,6 +181,9 @@ class Usage(_Section):
 class Callbacks(_Section):
     retries: Literal["long", "quick"] = Field(
         "long", description="long: eleven retries in three days; quick: three within a minute, as the original service does"
+    )
+    late_uploads: bool = Field(
+        False, description="event 31 once more when files of an ended recording have come from the backup store to the customer's"
     )
     allow_http: bool = Field(False, description="receivers may have http URLs: payloads and signatures travel in clear")
     allowed_networks: tuple[Network, ...] = Field((), description="CIDR blocks that are not public but may have receivers")
@@ -177,6 +203,7 @@ class Settings(BaseSettings):
     api: Api = Api()
     hub: Hub = Hub()
     agent: Agent = Agent()
+    backup: Backup = Backup()
     recording: Recording = Recording()
     usage: Usage = Usage()
     callbacks: Callbacks = Callbacks()
@@ -190,6 +217,10 @@ class Settings(BaseSettings):
         return self.agent.local_root or self.data_dir / "recordings"
 
     @property
+    def backup_dir(self) -> Path:
+        return self.backup.root or self.data_dir / "backup"
+
+    @property
     def credentials_file(self) -> Path:
         return self.data_dir / "credentials.json"
 
@@ -201,8 +232,12 @@ class Settings(BaseSettings):
     def key_file(self) -> Path:
         return self.master_key_file or self.data_dir / "master.key"
 
+    def for_worker(self) -> "Settings":
+        """The copy that workers get: they store nothing outside the spool."""
+        return self.without_secrets().model_copy(update={"backup": Backup()})
+
     def without_secrets(self) -> "Settings":
-        """The copy that agents and workers get: they have no business with the database, nor with certificates."""
+        """The copy that agents get: they have no business with the database, nor with certificates."""
         api = self.api.model_copy(update={"database_url": SecretStr("")})
         return self.model_copy(update={"api": api, "hub": self.hub.model_copy(update={"certificates": {}})})
 

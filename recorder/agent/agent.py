@@ -23,6 +23,7 @@ from recorder.peer import LINE_LIMIT_BYTES, Peer
 from recorder.protocol import AgentHello, Done, Load, Message, Offer, Refused, RenewStorage, Report, SetLayout, Stop, Subscribe, WorkerHello
 from recorder.settings import ConfigError, Settings
 from storage.errors import SpoolError
+from storage.pace import Pace
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ class Agent:
         self._spool = Spool(settings.spool_dir)
         self._bus = LocalBus(settings.control_socket, self._hello, self._handle)
         images = images or ImageHelpers(settings.agent.allowed_networks)
-        self._node = Node(settings, self._bus, launcher or Launcher(), self._timing, images)
+        megabits = settings.agent.upload_megabits
+        pace = Pace(megabits * 1_000_000 / 8 if megabits else None)
+        self._node = Node(settings, self._bus, launcher or Launcher(), self._timing, images, pace)
         self._capacity = Capacity(settings.agent, Machine(), free_spool_bytes=self._spool.free_bytes)
         self._recordings: dict[str, Recording] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -118,8 +121,12 @@ class Agent:
             log.warning("not everything is uploaded and told, the next start goes on", extra={"recordings": len(self._recordings)})
 
     def _drained(self) -> bool:
-        """Nothing is left to do. Without a control plane that is also what waits for one: it may have died with the service."""
-        return not self._recordings or (not self._bus.connected and all(one.waits_for_control for one in self._recordings.values()))
+        """Nothing is left to do. Without a control plane that is also what waits for one: it may have died with the service.
+
+        What waits for a customer's store is taken up at the next start.
+        """
+        busy = [one for one in self._recordings.values() if not (one.resting and one.told)]
+        return not busy or (not self._bus.connected and all(one.waits_for_control for one in busy))
 
     async def _measure(self) -> None:
         while True:
@@ -150,7 +157,9 @@ class Agent:
     # ---- the control plane ---------------------------------------------------------------------------------------
 
     def _hello(self) -> AgentHello:
-        return AgentHello(node=self._settings.agent.node, live=tuple(self._recordings))
+        return AgentHello(
+            node=self._settings.agent.node, live=tuple(sid for sid, one in self._recordings.items() if not (one.resting and one.told))
+        )
 
     async def _handle(self, message: Message) -> Message:
         match message:

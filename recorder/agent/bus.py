@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 
 from recorder.peer import LINE_LIMIT_BYTES, Handler, Peer, PeerLost
-from recorder.protocol import AgentHello, Claim, Claimed, Event, Message, Refused
+from recorder.protocol import AgentHello, Claim, Claimed, Event, Message, Refused, Sign, Signed
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 class Bus(Protocol):
     async def claim(self, claim: Claim) -> Claimed | Refused:
         """Ask for a recording; waits for a control plane as long as it takes."""
+
+    async def sign(self, request: Sign) -> Signed | Refused:
+        """Have the deployment sign a manifest; waits for a control plane as long as it takes."""
 
     async def deliver(self, event: Event) -> None:
         """Tell what happened; returns when a control plane has taken it, however long that takes. May deliver twice."""
@@ -63,6 +66,10 @@ class LocalBus:
                 return answer
             log.error("the control plane answers a claim with something else", extra={"sid": claim.sid})
             await asyncio.sleep(LONGEST_WAIT_SECONDS)
+
+    async def sign(self, request: Sign) -> Signed | Refused:
+        answer = await self._request(request)
+        return answer if isinstance(answer, Signed) else Refused(reason="bad_request")
 
     async def deliver(self, event: Event) -> None:
         answer = await self._request(event)

@@ -6,7 +6,24 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from recorder.protocol import Claimed, Event, EventBody, FileOpened, Refused, Slice, SliceCommitted, SliceStored, WorkerLost
+from recorder.frames import Kind
+from recorder.protocol import (
+    BackupDone,
+    Claimed,
+    Event,
+    EventBody,
+    FileOpened,
+    Finished,
+    PlaylistPublished,
+    Refused,
+    Slice,
+    SliceCommitted,
+    SliceStored,
+    StreamChanged,
+    TrackBegan,
+    UploaderStarted,
+    WorkerLost,
+)
 from storage.journal import Journal, Record
 
 
@@ -18,6 +35,7 @@ class History:
     next_sequence: int = 0
     pending: deque[Event] = field(default_factory=deque)
     bodies: list[EventBody] = field(default_factory=list)
+    finished_ms: int | None = None  # when `Finished` was told; Unix ms
     worker: tuple[int, str] | None = None  # the last one's pid and identity
 
     @property
@@ -30,7 +48,45 @@ class History:
 
     @property
     def stored(self) -> set[str]:
-        return {body.name for body in self.bodies if isinstance(body, SliceStored)}
+        """Files in the customer's store."""
+        return {name for name, backup in self._copies().items() if not backup}
+
+    @property
+    def backed_up(self) -> set[str]:
+        """Files that are in the backup store alone."""
+        return {name for name, backup in self._copies().items() if backup}
+
+    def _copies(self) -> dict[str, bool]:
+        return {body.name: body.backup for body in self.bodies if isinstance(body, SliceStored)}
+
+    @property
+    def finished(self) -> Finished | None:
+        return next((body for body in self.bodies if isinstance(body, Finished)), None)
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is left to be brought to the customer's store."""
+        finished = self.finished
+        return finished is not None and (not finished.leaves_behind or any(isinstance(body, BackupDone) for body in self.bodies))
+
+    @property
+    def published(self) -> set[str]:
+        """Playlists that the customer was told of."""
+        return {body.name for body in self.bodies if isinstance(body, PlaylistPublished)}
+
+    @property
+    def uploader_started(self) -> bool:
+        return any(isinstance(body, UploaderStarted) for body in self.bodies)
+
+    @property
+    def began(self) -> set[tuple[int, str]]:
+        """Epoch and playlist of every track that was begun."""
+        return {(body.epoch, body.playlist) for body in self.bodies if isinstance(body, TrackBegan)}
+
+    @property
+    def streams(self) -> dict[tuple[int, int, Kind], StreamChanged]:
+        """What was told last of each stream of each epoch's worker."""
+        return {(body.epoch, body.uid, body.kind): body for body in self.bodies if isinstance(body, StreamChanged)}
 
     @property
     def restarts(self) -> int:
@@ -50,6 +106,8 @@ def restore(records: Iterable[Record]) -> History:
             case "event":
                 event = Event.model_validate(record)
                 history.bodies.append(event.body)
+                if isinstance(event.body, Finished):
+                    history.finished_ms = event.at_ms
                 history.pending.append(event)
                 history.next_sequence = event.sequence + 1
             case "delivered":
@@ -61,7 +119,11 @@ def restore(records: Iterable[Record]) -> History:
 class EventLog:
     """The events of one recording, in the agent's journal and on their way."""
 
-    def __init__(self, sid: str, journal: Journal, history: History) -> None:
+    def __init__(self, sid: str, journal: Journal, history: History, *, noted: Callable[[EventBody], object] = lambda _body: None) -> None:
+        """`noted` hears everything that has happened, from the beginning on."""
+        self._noted = noted
+        for body in history.bodies:
+            noted(body)
         self._sid = sid
         self._journal = journal
         self._epoch = history.epoch
@@ -137,5 +199,6 @@ class EventLog:
     def _queue(self, event: Event) -> None:
         self._sequence = event.sequence + 1
         self._pending.append(event)
+        self._noted(event.body)
         self._flushed.clear()
         self._arrived.set()

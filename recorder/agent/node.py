@@ -1,12 +1,13 @@
 """What the recordings of one node share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from recorder.agent.bus import Bus
 from recorder.agent.images import ImageHelpers
 from recorder.agent.process import Launcher
 from recorder.agent.supervisor import Timing
 from recorder.settings import Settings
+from storage.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,4 @@ class Node:
     launcher: Launcher
     timing: Timing
     images: ImageHelpers
+    pace: Pace = field(default_factory=Pace)  # of all uploads

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Final
 
 from recorder import log as logs
@@ -10,13 +11,30 @@ from recorder.agent.commands import Commands
 from recorder.agent.events import EventLog, restore
 from recorder.agent.node import Node
 from recorder.agent.ownership import Abandoned, Ownership
+from recorder.agent.progress import UploadProgress
 from recorder.agent.reports import Reports
 from recorder.agent.supervisor import Supervisor
 from recorder.agent.uploads import Uploads
 from recorder.agent.workers import Workers
 from recorder.outputs import salvage, timeline_file
 from recorder.peer import Peer
-from recorder.protocol import Done, Ended, Finished, Message, Reason, Refused, RenewStorage, Report, SetLayout, Stop, Subscribe, WorkerHello
+from recorder.protocol import (
+    BackupDone,
+    Done,
+    Ended,
+    Finished,
+    Message,
+    Reason,
+    Refused,
+    RenewStorage,
+    Report,
+    SetLayout,
+    Stop,
+    Subscribe,
+    UploaderStarted,
+    Uploading,
+    WorkerHello,
+)
 from recorder.spec import RecordingSpec
 from storage.errors import PermanentStorageError, SpoolError
 from storage.spool import RecordingSpool
@@ -24,6 +42,7 @@ from storage.spool import RecordingSpool
 log = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS: Final = 5.0
+_DAY_SECONDS: Final = 86_400
 
 
 class Recording:
@@ -35,10 +54,24 @@ class Recording:
         self._spool = spool
         history = restore(spool.uploads.read().records)
         self._resumed = history.epoch is not None
-        self._finished = next((body for body in history.bodies if isinstance(body, Finished)), None)
-        self._events = EventLog(sid, spool.uploads, history)
-        self._uploads = Uploads(spool, self._events.emit, slices=history.slices, stored=history.stored)
+        self._finished = history.finished
+        self._finished_ms = history.finished_ms
+        self._closed = history.closed
+        self._uploader_started = history.uploader_started
+        self._progress = UploadProgress(lambda: self._uploads.lost)
+        self._events = EventLog(sid, spool.uploads, history, noted=self._progress.note)
         self._supervisor = Supervisor(sid, node.timing)
+        self._uploads = Uploads(
+            spool,
+            self._events.emit,
+            sign=node.bus.sign,
+            turned_away=lambda: self._supervisor.stop("storage"),
+            pace=node.pace,
+            slices=history.slices,
+            stored=history.stored,
+            backed_up=history.backed_up,
+            announced=history.published,
+        )
         self._ownership = Ownership(sid, node, self._events, self._given)
         self._reports = Reports(spool, history, self._events, self._uploads, self._supervisor)
         self._commands = Commands(
@@ -70,7 +103,17 @@ class Recording:
     @property
     def settled(self) -> bool:
         """A former life has seen it to its end and told so."""
-        return self._finished is not None and self._events.all_delivered
+        return self._closed and self._events.all_delivered
+
+    @property
+    def resting(self) -> bool:
+        """Its end is told; what is left is to bring files to the customer's store once that takes them."""
+        return self._finished is not None
+
+    @property
+    def told(self) -> bool:
+        """The control plane knows everything that has happened so far."""
+        return self._events.all_delivered
 
     @property
     def over(self) -> bool:
@@ -85,7 +128,8 @@ class Recording:
     @property
     def waits_for_control(self) -> bool:
         """Nothing can be done before a control plane is there: to give the recording or the bucket's keys, or to be told the end."""
-        return self._events.epoch is None or (self.over and (self._finished is not None or not self._ownership.claimed.is_set()))
+        claimed = self._ownership.claimed.is_set()
+        return self._events.epoch is None or (self.over and (self.resting or not claimed or self._uploads.waits_for_signature))
 
     def stop(self, reason: Reason) -> None:
         self._supervisor.stop(reason)
@@ -118,15 +162,18 @@ class Recording:
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(self._events.run(self._node.bus.deliver)), group.create_task(self._fail())]
-                if self._finished is None:  # else only the telling is left: uploading would reopen the playlists
+                if not self._closed:  # else only the telling is left: uploading would reopen the playlists
                     if self._resumed:
                         background.append(group.create_task(self._ownership.claim_again()))
                     else:
                         await self._ownership.claim()
-                    background += [
-                        group.create_task(work) for work in (self._upload(), self._commands.images.run(), self._commands.brief())
-                    ]
+                    if not self._uploader_started:
+                        await self._events.emit(UploaderStarted())
+                    works = (self._upload(), self._progress.run(self._events.emit), self._commands.images.run(), self._commands.brief())
+                    background += [group.create_task(work) for work in works]
                 await self._finish(self._reports.ended or await self._workers.record())
+                if not self._closed:
+                    await self._see_through()
                 for task in background:
                     task.cancel()
             keep = not self._is_stored()
@@ -144,7 +191,7 @@ class Recording:
 
     def _is_stored(self) -> bool:
         """All that was recorded, so that nothing in the folder is of use."""
-        return self._uploads.complete and not salvage.parts(self._spool)
+        return self._uploads.safe and not salvage.parts(self._spool)
 
     def _tidy(self, keep: bool) -> None:
         if keep:
@@ -156,9 +203,9 @@ class Recording:
 
     async def _upload(self) -> None:
         await self._ownership.claimed.wait()
-        refused = await self._uploads.run()
-        log.error("the customer's storage refuses us", extra={"error": str(refused)})
-        self._supervisor.stop("storage")
+        if not self.over:  # loading a vendor's SDK must not hold up the worker's start
+            await self._workers.begun.wait()
+        await self._uploads.run()
 
     async def _finish(self, ended: Ended) -> None:
         """Upload the rest and say so. The spool is kept when not everything is stored."""
@@ -171,7 +218,28 @@ class Recording:
             await self._add_timeline()
             self._finished = self._how_it_ended(ended, await self._uploads.finish(), lost_parts)
             log.info("recording finished", extra={"outcome": self._finished.outcome, "reason": self._finished.reason})
-            await self._events.emit(self._finished)
+            self._finished_ms = time.time_ns() // 1_000_000
+            self._closed = not self._finished.leaves_behind
+            await self._events.emit(self._finished, self._finished_ms)
+        await self._events.flushed()
+
+    async def _see_through(self) -> None:
+        """After the end: bring to the customer's store what it refused or was not there to take, for some days."""
+        assert self._finished
+        assert self._finished_ms
+        log.warning("files wait for the customer's storage", extra={"folder": str(self._spool.folder)})
+        await self._ownership.claimed.wait()
+        until_seconds = self._finished_ms / 1000 + self._node.settings.agent.rescue_days * _DAY_SECONDS
+        try:
+            async with asyncio.timeout(until_seconds - time.time()):
+                await self._uploads.catch_up()
+            whole = (self._finished.uploading == "backuped" or self._finished.reason == "storage") and not self._uploads.lost
+            done = BackupDone(uploading="uploaded" if whole else "unknown")
+        except TimeoutError:
+            done = BackupDone(uploading=self._finished.uploading, detail="the customer's storage did not take it in time")
+        log.info("nothing waits any more", extra={"uploading": done.uploading})
+        self._closed = True
+        await self._events.emit(done)
         await self._events.flushed()
 
     async def _add_timeline(self) -> None:
@@ -189,19 +257,22 @@ class Recording:
         await self._reports.recover()
 
     def _how_it_ended(self, ended: Ended, refused: PermanentStorageError | None, lost_parts: int) -> Finished:
+        behind = self._uploads.behind
         if refused:
-            return Finished(outcome="failed", reason="storage", uploading="unknown", detail=str(refused))
+            behind = not (self._uploads.empty or self._uploads.complete)
+            return Finished(outcome="failed", reason="storage", uploading="unknown", leaves_behind=behind, detail=str(refused))
         if lost_parts:
             detail = f"{lost_parts} MP4 files could not be finished"
-            return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", detail=detail)
+            return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", leaves_behind=behind, detail=detail)
         if self._uploads.empty:
             # Why there is nothing matters more than that there is nothing.
             reason: Reason = ended.reason if ended.outcome == "failed" else "nothing_recorded"
             return Finished(outcome=ended.outcome, reason=reason, uploading="unknown", detail=ended.detail)
         if self._uploads.lost:
-            detail = f"{len(self._uploads.lost)} files were lost before they were uploaded"
-            return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", detail=detail)
-        return Finished(outcome=ended.outcome, reason=ended.reason, uploading="uploaded", detail=ended.detail)
+            detail = f"{len(self._uploads.lost)} files were lost"
+            return Finished(outcome="interrupted", reason=ended.reason, uploading="unknown", leaves_behind=behind, detail=detail)
+        uploading: Uploading = "backuped" if behind else "uploaded"
+        return Finished(outcome=ended.outcome, reason=ended.reason, uploading=uploading, leaves_behind=behind, detail=ended.detail)
 
     async def _fail(self) -> None:
         """Carries a failure that a message of the worker met into the group of tasks."""
@@ -222,7 +293,7 @@ class Recording:
     def _given(self, former: RecordingSpec | None, spec: RecordingSpec) -> None:
         """The control plane has answered a claim."""
         if former is None:
-            self._uploads.start(spec, self._node.settings)
+            self._uploads.start(spec, self._node.settings, ended=self.over)
         elif former.storage != spec.storage:
             self._uploads.renew(spec)
             log.info("storage keys renewed")

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -22,6 +24,8 @@ from recorder.protocol import (
     Report,
     Slice,
     SliceCommitted,
+    StreamChanged,
+    TrackBegan,
     Warned,
 )
 from storage.errors import SpoolError
@@ -29,6 +33,8 @@ from storage.journal import Record
 from storage.spool import RecordingSpool
 
 log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
 
 
 class Reports:
@@ -44,6 +50,8 @@ class Reports:
         self._files = history.files
         self._slices = {known.name for known in history.slices}
         self._metered: Metered | None = None  # as told last
+        self._began = history.began
+        self._streams = history.streams
         self._read = 0  # records of the worker's journal seen so far
 
     async def hear(self, report: Report) -> Message:
@@ -58,45 +66,68 @@ class Reports:
 
     async def take(self, body: EventBody, at_ms: int | None) -> None:
         """Pass on what is new; a worker repeats itself after a reconnect, and its journal repeats it again."""
+        if isinstance(body, Ended):
+            await self._take_end(body, at_ms)
+        elif self._is_new(body):
+            await self._events.emit(body, at_ms)
+            if isinstance(body, SliceCommitted):
+                self._uploads.add(body.slice)
+
+    async def _take_end(self, body: Ended, at_ms: int | None) -> None:
+        asked = self._supervisor.stopping
+        if self.ended is not None or (body.reason == "shutdown" and not asked):
+            return  # the worker was ended, or left alone for too long: that is not the end of the recording
+        if body.reason == "shutdown" and asked:  # SIGTERM is a rung of the ladder
+            body = body.model_copy(update={"reason": asked})
+        self.ended = body
+        await self._events.emit(body, at_ms)
+        self._supervisor.worker_is_over()
+
+    def _is_new(self, body: EventBody) -> bool:
+        new = True
         match body:
             case SliceCommitted(slice=committed):
-                if committed.name in self._slices:
-                    return
-                self._slices.add(committed.name)
-                await self._events.emit(body, at_ms)
-                self._uploads.add(committed)
-                return
+                new = _add(self._slices, committed.name)
             case FileOpened(file=file):
-                if file.name in self._files:
-                    return
-                self._files.add(file.name)
-            case Ended(reason=reason):
-                asked = self._supervisor.stopping
-                if self.ended is not None or (reason == "shutdown" and not asked):
-                    return  # the worker was ended, or left alone for too long: that is not the end of the recording
-                if reason == "shutdown" and asked:  # SIGTERM is a rung of the ladder
-                    body = body.model_copy(update={"reason": asked})
-                self.ended = body
+                new = _add(self._files, file.name)
+            case TrackBegan(epoch=epoch, playlist=playlist):
+                new = _add(self._began, (epoch, playlist))
+            case StreamChanged(epoch=epoch, uid=uid, kind=kind, receiving=receiving):
+                told = self._streams.get((epoch, uid, kind))
+                new = receiving != (told is not None and told.receiving)
+                self._streams[epoch, uid, kind] = body
             case Metered():
-                if body == self._metered:
-                    return
+                new = body != self._metered
                 self._metered = body
             case PhaseChanged() | Warned():
                 pass
             case _:
                 log.warning("a worker reports what is not its business", extra={"type": body.type})
-                return
-        await self._events.emit(body, at_ms)
-        if isinstance(body, Ended):
-            self._supervisor.worker_is_over()
+                new = False
+        return new
 
     async def recover(self) -> None:
-        """Take over what the worker had no time to commit, or to report."""
+        """Take over what a worker that is gone had no time to commit, or to report."""
+        await self._end_streams()
         await asyncio.to_thread(salvage.salvage_slices, RecordingSpool(self._spool.folder))
         records = await asyncio.to_thread(self._spool.records)
         for body in _bodies(records[self._read :]):
             await self.take(body, None)
         self._read = len(records)
+
+    async def _end_streams(self) -> None:
+        """What it received nobody receives any more."""
+        at_ms = time.time_ns() // 1_000_000
+        for body in [body for body in self._streams.values() if body.receiving]:
+            await self.take(body.model_copy(update={"receiving": False, "at_ms": at_ms}), at_ms)
+
+
+def _add(known: set[_Item], item: _Item) -> bool:
+    """Whether it was not known."""
+    if item in known:
+        return False
+    known.add(item)
+    return True
 
 
 def _bodies(records: Iterable[Record]) -> Iterable[EventBody]:
@@ -108,6 +139,8 @@ def _bodies(records: Iterable[Record]) -> Iterable[EventBody]:
                     yield SliceCommitted(slice=Slice.model_validate(record))
                 case "file":
                     yield FileOpened.model_validate(record)
+                case "began":
+                    yield TrackBegan.model_validate(record)
                 case "usage":
                     yield Metered.model_validate(record)
                 case "ended":

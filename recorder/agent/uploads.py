@@ -1,46 +1,99 @@
 """From committed slices to a playlist in the customer's bucket: which slices exist, which are stored, what a playlist shows."""
 
+import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Final
 
-from recorder.frames import Track
-from recorder.outbound import AddressPolicy
-from recorder.outputs import merged, playlist
+from recorder import manifest
+from recorder.agent.lists import RenderedList, render_lists
+from recorder.destination import first_file, key_of, open_backup, open_destination
 from recorder.outputs.names import Names
-from recorder.protocol import EventBody, Slice, SliceStored, Warned
+from recorder.protocol import (
+    BackupProgress,
+    BackupStarted,
+    EventBody,
+    Faulted,
+    PlaylistPublished,
+    Refused,
+    Sign,
+    Signed,
+    Slice,
+    SliceStored,
+    Warned,
+)
 from recorder.settings import Settings
-from recorder.spec import RecordingSpec
-from storage import ObjectStore, StoreOptions, open_store
-from storage.errors import BadOptions, PermanentStorageError
+from recorder.spec import RecordingSpec, Storage
+from storage import ObjectStore
+from storage.errors import BadOptions, PermanentStorageError, StorageError, TransientStorageError
 from storage.keys import object_key
+from storage.pace import Pace
 from storage.spool import RecordingSpool
-from storage.uploader import Destination, Lost, MediaFile, Publication, Published, Retrying, Uploader, Verified
+from storage.uploader import (
+    BackedUp,
+    Backup,
+    Destination,
+    Diverted,
+    Lost,
+    MediaFile,
+    Publication,
+    Published,
+    RefusedByStore,
+    Retrying,
+    Uploader,
+    UploadReport,
+    Verified,
+)
 
 log = logging.getLogger(__name__)
 
-_MODULE: Final = 1  # of a warning: the uploader
+UPLOADER: Final = 1  # the module of warnings and errors
+_AGAIN, _TO_BACKUP = 31, 32  # warnings
+_REFUSED: Final = 32  # an error
+_MAJOR, _FATAL = 4, 5
+_PROGRESS_SECONDS: Final = 60.0
+_LISTING_TRIES: Final = 3
+
+AskSignature = Callable[[Sign], Awaitable[Signed | Refused]]
 
 
 class Uploads:
-    """Everything of one recording that goes to the bucket. `run()` works until it is cancelled or the store refuses us."""
+    """Everything of one recording that goes to the bucket. `run()` works until it is cancelled."""
 
     def __init__(
         self,
         spool: RecordingSpool,
         emit: Callable[[EventBody], Awaitable[None]],
         *,
+        sign: AskSignature,
+        turned_away: Callable[[], None] = lambda: None,
+        pace: Pace | None = None,
         slices: Iterable[Slice] = (),
         stored: Iterable[str] = (),
+        backed_up: Iterable[str] = (),
+        announced: Iterable[str] = (),
     ) -> None:
-        """`slices` and `stored` are what a former life of this agent knew."""
+        """`turned_away` is called when the store refuses us and never took anything.
+
+        `slices`, `stored`, `backed_up` and the playlists that were `announced` are what a former life of this agent knew.
+        """
+        self.waits_for_signature = False  # which a control plane gives
         self._spool = spool
         self._emit = emit
+        self._sign = sign
+        self._turned_away = turned_away
+        self._pace = pace
         self._slices: dict[str, Slice] = {}
         self._stored = set(stored)
+        self._backed_up = set(backed_up)
+        self._announced = set(announced)
+        self._accepted = bool(self._stored)  # the customer's store has taken something
         self._lost: set[str] = set()
         self._published: dict[str, bytes] = {}  # the newest version of each list
         self._ended = False
+        self._catching_up = False
+        self._progress_at = 0.0
         self._spec: RecordingSpec | None = None
         self._settings: Settings | None = None
         self._uploader: Uploader | None = None
@@ -54,12 +107,22 @@ class Uploads:
 
     @property
     def complete(self) -> bool:
-        """Every committed file is verified in the store."""
+        """Every committed file is verified in the customer's store."""
         return self._stored >= self._slices.keys()
 
     @property
+    def safe(self) -> bool:
+        """Every committed file is verified in a store."""
+        return self._stored | self._backed_up >= self._slices.keys()
+
+    @property
+    def behind(self) -> bool:
+        """Something is in no other store than the backup store."""
+        return self._uploader is not None and self._uploader.behind
+
+    @property
     def lost(self) -> frozenset[str]:
-        """Committed files that the spool does not have any more."""
+        """Committed files that neither the spool nor a store has."""
         return frozenset(self._lost)
 
     def add(self, committed: Slice) -> None:
@@ -68,32 +131,39 @@ class Uploads:
         if self._uploader:
             self._uploader.add(self._media_file(committed))
 
-    def start(self, spec: RecordingSpec, settings: Settings) -> None:
-        """Now that the bucket is known: queue what has been committed so far. Playlists are published anew."""
-        self._spec, self._settings = spec, settings
+    def start(self, spec: RecordingSpec, settings: Settings, *, ended: bool = False) -> None:
+        """Now that the bucket is known: queue what has been committed so far. Playlists are published anew.
+
+        `ended`: nothing more will be committed.
+        """
+        self._spec, self._settings, self._ended = spec, settings, ended
         self._uploader = Uploader(
-            Destination(lambda: _open(spec, settings), lambda name: _key(spec, name)),
+            self._destination(spec.storage),
             self._report,
             parallel=settings.agent.upload_parallel,
             verified=self._stored,
+            backup=self._backup(),
+            pace=self._pace,
         )
+        if not self._slices:
+            self._try_out()
         for committed in self._slices.values():
-            if committed.name not in self._stored:
+            if committed.name in self._backed_up and settings.backup.vendor is not None:
+                self._uploader.add_copy(self._media_file(committed))
+            elif committed.name not in self._stored:
                 self._uploader.add(self._media_file(committed))
-        for name in self._playlists():
-            self._publish(name)
+        self._publish_all()
 
     def renew(self, spec: RecordingSpec) -> None:
-        """Go on with the keys that `spec` has now; the place is the same."""
+        """Go on with the storage that `spec` has now: the same place with other keys, or another place while the first has nothing."""
         assert self._uploader
-        assert self._settings
-        settings = self._settings
         self._spec = spec
-        self._uploader.reopen(lambda: _open(spec, settings))
+        destination = self._destination(spec.storage)
+        self._uploader.reopen(destination.open, destination.key)
 
-    async def run(self) -> PermanentStorageError:
+    async def run(self) -> None:
         assert self._uploader
-        return await self._uploader.run()
+        await self._uploader.run()
 
     async def settled(self) -> None:
         """Wait until nothing that was added is under way."""
@@ -101,112 +171,229 @@ class Uploads:
         await self._uploader.settled()
 
     async def finish(self) -> PermanentStorageError | None:
-        """Wait for all files, then for the playlists with their end; returns the refusal when there was one."""
+        """Wait until all files, the playlists with their end and the manifest are stored; returns the refusal when there was one.
+
+        When the customer's store is away all is in the backup store then, and `behind` is true.
+        """
         assert self._uploader
         await self._uploader.settled()
         self._ended = True
-        for name in self._playlists():
-            self._publish(name)
-        await self._uploader.settled()
+        if self.empty:
+            await self._take_back()
+            return self._uploader.refused
+        await self._complete()
+        if self._uploader.behind and not self._uploader.refused:
+            for name in self._playlists():
+                for one in self._rendered(name, self._stored | self._backed_up):
+                    self._uploader.keep(one.name, one.data)
+            await self._uploader.settled()
         return self._uploader.refused
 
-    def _media_file(self, committed: Slice) -> MediaFile:
-        return MediaFile(committed.name, self._spool.file(committed.name), committed.sha256)
+    async def catch_up(self) -> None:
+        """Wait until everything is at the customer's, through refusals and failures, however long that takes."""
+        assert self._uploader
+        self._ended = self._catching_up = True
+        while True:
+            self._publish_all()
+            await self._uploader.caught_up()
+            await self._complete()
+            if not (self._uploader.behind or self._uploader.refused):
+                break
+        await self._uploader.clear_backup([*self._slices, *self._published])
 
-    async def _report(self, report: Verified | Published | Retrying | Lost) -> None:
+    async def _complete(self) -> None:
+        """The end of the playlists, a look at what is there, and the manifest: as far as the customer's store goes along."""
+        assert self._uploader
+        for step in (self._reconcile, self._add_manifest):
+            self._publish_all()
+            await self._uploader.settled()
+            if self._uploader.behind or self._uploader.refused:
+                return
+            await step()
+        await self._uploader.settled()
+
+    # ---- the first file and the last ------------------------------------------------------------------------------------
+
+    def _try_out(self) -> None:
+        assert self._spec
+        assert self._settings
+        assert self._uploader
+        first = first_file(self._spec, with_manifest=self._settings.recording.manifest)
+        if first:
+            self._uploader.publish(Publication(*first, frozenset()))
+
+    async def _take_back(self) -> None:
+        """Nothing was recorded: the first file tells nobody anything. It stays where the keys don't let us delete."""
+        assert self._uploader
+        assert self._spec
+        assert self._settings
+        first = first_file(self._spec, with_manifest=self._settings.recording.manifest)
+        if first is None or not self._accepted or self._uploader.refused:
+            return
+        key = self._key(first[0])
+        try:
+            await self._uploader.ask(lambda store: store.delete(key))
+        except StorageError as error:
+            log.info("the first file of an empty recording stays", extra={"error": str(error)})
+
+    async def _reconcile(self) -> None:
+        """See that the bucket has what it took. What is missing and still in the spool goes there again."""
+        assert self._uploader
+        assert self._spec
+        names = Names(self._spec.sid, self._spec.channel)
+        prefix = self._key(names.everything())
+        for _ in range(_LISTING_TRIES):
+            try:
+                found = {one.key: one.size for one in await self._uploader.ask(lambda store: store.list(prefix))}
+                break
+            except TransientStorageError as error:
+                log.info("the bucket cannot be listed", extra={"error": str(error)})
+            except PermanentStorageError as error:  # keys may be write-only
+                log.info("the bucket is not ours to list, the checks of each upload hold", extra={"error": str(error)})
+                return
+        else:
+            return
+        for name in [name for name in self._slices if name in self._stored]:
+            if found.get(self._key(name)) != self._slices[name].size:
+                await self._miss(name)
+
+    async def _miss(self, name: str) -> None:
+        """A file that was verified is not in the bucket any more, or is another one."""
+        assert self._uploader
+        self._stored.discard(name)
+        self._published.clear()
+        if self._spool.file(name).exists():
+            self._uploader.add(self._media_file(self._slices[name]))
+            return
+        self._lost.add(name)
+        log.error("a file has gone from the bucket", extra={"file": name})
+        await self._emit(Warned(module=UPLOADER, code=0, detail=f"gone from the bucket: {name}"))
+
+    async def _add_manifest(self) -> None:
+        """Nothing is uploaded after it."""
+        assert self._spec
+        assert self._settings
+        assert self._uploader
+        if not self._settings.recording.manifest:
+            return
+        media = sorted((one for one in self._slices.values() if one.name in self._stored), key=lambda one: (one.epoch, one.sequence))
+        objects = [manifest.Object(name=one.name, size=one.size, sha256=one.sha256) for one in media]
+        for name, data in sorted(self._published.items()):
+            objects.append(manifest.Object(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()))
+        unsigned = manifest.build(self._spec.sid, self._spec.channel, objects, sorted(self._lost), created_ms=time.time_ns() // 1_000_000)
+        self.waits_for_signature = True
+        answer = await self._sign(Sign(sid=self._spec.sid, sha256=unsigned.digest()))
+        self.waits_for_signature = False
+        if isinstance(answer, Refused):
+            log.error("the manifest is not signed, and left out", extra={"reason": answer.reason})
+            return
+        signed = unsigned.model_copy(update={"key": answer.key, "signature": answer.signature})
+        name = Names(self._spec.sid, self._spec.channel).manifest()
+        self._uploader.publish(Publication(name, signed.encode(), frozenset()))
+
+    # ---- what the uploader tells ----------------------------------------------------------------------------------------
+
+    async def _report(self, report: UploadReport) -> None:
         match report:
             case Verified(name, stored, seconds, retries):
-                self._stored.add(name)
-                await self._emit(SliceStored(name=name, content=self._slices[name].content, seconds=seconds, retries=retries))
+                await self._note_stored(name, seconds, retries)
                 log.debug("file stored", extra={"file": name, "verified": stored.verified, "seconds": round(seconds, 3)})
-                self._publish(self._slices[name].playlist)
+            case BackedUp(name, _, seconds, retries):
+                if not self._backed_up:
+                    await self._emit(BackupStarted())
+                self._backed_up.add(name)
+                content = self._slices[name].content
+                await self._emit(SliceStored(name=name, content=content, backup=True, seconds=seconds, retries=retries))
+            case Diverted(name):
+                log.warning("the customer's storage fails, a file goes to the backup store", extra={"file": name})
+                await self._emit(Warned(module=UPLOADER, code=_TO_BACKUP, detail=name))
             case Retrying(name, attempt, error):
                 log.warning("upload failed, trying again", extra={"file": name, "attempt": attempt, "error": str(error)})
+                if attempt == 1 and name in self._slices:
+                    await self._emit(Warned(module=UPLOADER, code=_AGAIN, detail=name))
             case Lost(name, error):
                 self._lost.add(name)
+                self._backed_up.discard(name)
                 log.error("a committed file is lost", extra={"file": name, "error": str(error)})
-                await self._emit(Warned(module=_MODULE, code=0, detail=f"lost before it was uploaded: {name}"))
+                await self._emit(Warned(module=UPLOADER, code=0, detail=f"lost before it was uploaded: {name}"))
                 self._publish(self._slices[name].playlist)
             case Published(name):
+                self._accepted = True
                 log.debug("playlist stored", extra={"file": name})
+                await self._announce(name)
+            case RefusedByStore(error):
+                log.error("the customer's storage refuses us", extra={"error": str(error)})
+                level = _MAJOR if self._accepted else _FATAL
+                await self._emit(Faulted(module=UPLOADER, code=_REFUSED, level=level, detail=str(error)))
+                if not self._accepted:
+                    self._turned_away()
+
+    async def _announce(self, name: str) -> None:
+        """Tell of a playlist with slices, once."""
+        if name.endswith(".m3u8") and name in self._published and name not in self._announced:
+            self._announced.add(name)
+            await self._emit(PlaylistPublished(name=name))
+
+    async def _note_stored(self, name: str, seconds: float, retries: int) -> None:
+        self._accepted = True
+        moved = name in self._backed_up  # long ago: no figure for how fast we are
+        self._stored.add(name)
+        self._backed_up.discard(name)
+        content = self._slices[name].content
+        await self._emit(SliceStored(name=name, content=content, seconds=None if moved else seconds, retries=0 if moved else retries))
+        if (moved or self._catching_up) and time.monotonic() >= self._progress_at + _PROGRESS_SECONDS:
+            self._progress_at = time.monotonic()
+            await self._emit(BackupProgress(left=len(self._slices.keys() - self._stored - self._lost)))
+        self._publish(self._slices[name].playlist)
+
+    # ---- lists ------------------------------------------------------------------------------------------------------------
 
     def _playlists(self) -> list[str]:
         return list(dict.fromkeys(one.playlist for one in self._slices.values() if one.playlist))
 
     def _publish(self, name: str | None) -> None:
-        assert self._spec
+        """Upload this playlist, and what follows from it, unless they are the same as before."""
+        assert self._uploader
         if name is None:
             return
-        shown = self._shown(name)
-        if shown:
-            self._put(name, playlist.render(shown, ended=self._ended, correct_extinf=self._spec.correct_extinf), shown)
-            if self._spec.stream_mode == "standard":
-                self._publish_merged(name)
+        for one in self._rendered(name, self._stored):
+            if self._published.get(one.name) != one.data:
+                self._published[one.name] = one.data
+                self._uploader.publish(Publication(one.name, one.data, one.names))
 
-    def _publish_merged(self, name: str) -> None:
-        """The merged lists of the participant whose track this playlist is."""
+    def _publish_all(self) -> None:
+        for name in self._playlists():
+            self._publish(name)
+
+    def _rendered(self, name: str, stored: Collection[str]) -> Iterator[RenderedList]:
         assert self._spec
-        names = Names(self._spec.sid, self._spec.channel)
-        track = names.track_of(name)
-        if track is None:
-            return
-        shown = [self._shown(names.track_playlist(Track(track.uid, kind))) for kind in ("video", "audio")]
-        video, audio = ([one for one in slices if one.name.endswith(".ts")] for slices in shown)
-        if video or audio:
-            self._put(names.merged_playlist(track.uid, "m3u8"), merged.multivariant(video, audio), [*video, *audio])
-        video, audio = ([one for one in slices if one.name.endswith(".webm")] for slices in shown)
-        if video or audio:
-            self._put(names.merged_playlist(track.uid, "mpd"), merged.mpd(video, audio, ended=self._ended), [*video, *audio])
+        return render_lists(self._spec, name, self._slices.values(), stored=stored, lost=self._lost, ended=self._ended)
 
-    def _shown(self, name: str) -> list[Slice]:
-        return listed([one for one in self._slices.values() if one.playlist == name], self._stored, self._lost)
+    # ---- stores -----------------------------------------------------------------------------------------------------------
 
-    def _put(self, name: str, text: str, shown: Sequence[Slice]) -> None:
-        """Upload a list unless it is the same as before."""
-        assert self._uploader
-        data = text.encode()
-        if self._published.get(name) != data:
-            self._published[name] = data
-            self._uploader.publish(Publication(name, data, frozenset(one.name for one in shown)))
+    def _media_file(self, committed: Slice) -> MediaFile:
+        return MediaFile(committed.name, self._spool.file(committed.name), committed.sha256, committed.size)
 
+    def _key(self, name: str) -> str:
+        assert self._spec
+        return key_of(self._spec.storage, name)
 
-def listed(committed: Sequence[Slice], stored: set[str], lost: set[str]) -> list[Slice]:
-    """What a playlist may show: its slices in order, up to the first that is still on its way.
+    def _destination(self, where: Storage | None) -> Destination:
+        assert self._settings
+        settings = self._settings
 
-    A slice follows a discontinuity where one before it is lost or another worker begins.
-    """
-    shown: list[Slice] = []
-    gap = False
-    for one in sorted(committed, key=lambda one: (one.epoch, one.sequence)):
-        if one.name in lost:
-            gap = True
-        elif one.name in stored:
-            gap = gap or bool(shown and shown[-1].epoch != one.epoch)
-            shown.append(one.model_copy(update={"discontinuity": True}) if gap else one)
-            gap = False
-        else:
-            break
-    return shown
+        def open_store() -> ObjectStore:
+            if where is None:
+                raise BadOptions("the recording names no storage")
+            return open_destination(where, settings)
 
+        return Destination(open_store, lambda name: key_of(where, name))
 
-def _key(spec: RecordingSpec, name: str) -> str:
-    return object_key(spec.storage.prefix if spec.storage else (), name)
-
-
-def _open(spec: RecordingSpec, settings: Settings) -> ObjectStore:
-    where = spec.storage
-    if where is None:
-        raise BadOptions("the recording names no storage")
-    options = StoreOptions(
-        vendor=where.vendor,
-        region=where.region,
-        bucket=where.bucket,
-        access_key=where.access_key.get_secret_value(),
-        secret_key=where.secret_key.get_secret_value(),
-        sts_token=where.sts_token.get_secret_value() if where.sts_token else None,
-        endpoint=where.endpoint,
-        sse=where.sse,
-        tag=where.tag,
-        root=settings.recordings_dir,
-    )
-    return open_store(options, AddressPolicy(settings.agent.allowed_networks).check)
+    def _backup(self) -> Backup | None:
+        assert self._settings
+        assert self._spec
+        settings, sid = self._settings, self._spec.sid
+        if settings.backup.vendor is None:
+            return None
+        destination = Destination(lambda: open_backup(settings), lambda name: object_key((sid,), name))
+        return Backup(destination, self._spool.folder / "returning", settings.backup.after_seconds)

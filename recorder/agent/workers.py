@@ -43,6 +43,7 @@ class Workers:
         launching: Callable[[RecordingSpec | None], object],
     ) -> None:
         """`launching` hears with which specification a worker is started."""
+        self.begun = asyncio.Event()  # the first worker of this life is there, or cannot be
         self._node = node
         self._spool = spool
         self._events = events
@@ -58,6 +59,7 @@ class Workers:
     async def record(self) -> Ended:
         """One worker after the other, until one ends by itself, is told to, or too many have died."""
         process = await self._adopt() if self._resumed else await self._spawn()
+        self.begun.set()
         seconds = self._node.timing.lease if self._resumed else self._node.timing.hello
         while True:
             how = "it is not there"

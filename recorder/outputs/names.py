@@ -60,5 +60,12 @@ class Names:
     def timeline(self) -> str:
         return f"{self._stem}_timeline.json"
 
+    def manifest(self) -> str:
+        return f"{self._stem}_manifest.json"
+
+    def everything(self) -> str:
+        """What all of these begin with."""
+        return self._stem
+
     def _user(self, uid: int) -> str:
         return f"{self._stem}__uid_s_{uid}__uid_e"

@@ -10,6 +10,7 @@ from recorder.rtp.capture_writer import CaptureWriter
 from recorder.spec import RecordingSpec, Subscription, UidRule
 from recorder.worker.metering import Metering
 from recorder.worker.pipeline import Input, Joined, Left, Started, Stopped
+from recorder.worker.streams import Streams
 
 MOST_HEARD: Final = 49
 MOST_SEEN: Final = 32  # of the individual mode; of a composite's 49 the layout draws as many as it has places for
@@ -34,14 +35,18 @@ class Audience:
         on_lost: Callable[[ChannelError], None],
         capture: CaptureWriter | None = None,
         metering: Metering | None = None,
+        streams: Streams | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`receive` is told whose media is to be received, whenever that changes."""
+        """`receive` is told whose media is to be received, whenever that changes; `now_ns` is the time of `streams`."""
         self._spec = spec
         self._media = media
         self._receive = receive
         self._on_lost = on_lost
         self._capture = capture
         self._metering = metering
+        self._streams = streams
+        self._now_ns = now_ns
         self._subscription = spec.subscription
         self._admitted = spec.subscription  # with at most as many people as are recorded
         self._people: dict[int, bool] = {}  # uid -> host, in join order
@@ -72,6 +77,8 @@ class Audience:
         self._note_presence()
         if host:
             self._media.put(Joined(uid))
+            if self._streams:
+                self._streams.joined(uid)
         self._admit()
 
     def participant_left(self, uid: int) -> None:
@@ -79,6 +86,8 @@ class Audience:
             self._capture.participant_left(uid, time.monotonic_ns())
         host = self._people.pop(uid, False)
         self._note_presence()
+        if self._streams:
+            self._streams.left(uid, self._now_ns())
         if host:
             self._media.put(Left(uid))
         self._admit()
@@ -88,18 +97,20 @@ class Audience:
             self._capture.track_started(track.uid, track.kind, time.monotonic_ns())
         self._tracks.add(track)
         if _admits(self._admitted, track):
-            self._media.put(Started(track))
+            self._begin(track)
 
     def track_stopped(self, track: Track) -> None:
         if self._capture:
             self._capture.track_stopped(track.uid, track.kind, time.monotonic_ns())
         self._tracks.discard(track)
         if _admits(self._admitted, track):
-            self._media.put(Stopped(track))
+            self._stop(track)
 
     def frame(self, frame: EncodedFrame) -> None:
         if self._metering and _admits(self._admitted, frame.track):
             self._metering.frame(frame)
+        if self._streams:
+            self._streams.frame(frame.track, self._now_ns())
         self._media.put(frame)
 
     def lost(self, error: ChannelError) -> None:
@@ -117,7 +128,17 @@ class Audience:
         for track in self._tracks:
             was, now = _admits(before, track), _admits(self._admitted, track)
             if was != now:
-                self._media.put(Started(track) if now else Stopped(track))
+                self._begin(track) if now else self._stop(track)
+
+    def _begin(self, track: Track) -> None:
+        self._media.put(Started(track))
+        if self._streams and (self._spec.audio if track.kind == "audio" else self._spec.video):
+            self._streams.started(track)
+
+    def _stop(self, track: Track) -> None:
+        self._media.put(Stopped(track))
+        if self._streams:
+            self._streams.stopped(track, self._now_ns())
 
     def _first(self, rule: UidRule, most: int) -> UidRule:
         """The rule itself unless it admits more people than `most`: then those who joined first."""

@@ -27,6 +27,7 @@ from recorder.outputs.hls import CompositeHls
 from recorder.outputs.mp4 import CompositeMp4
 from recorder.spec import Layout, Subscription
 from recorder.worker.laying import RATE_HZ, Chunk
+from recorder.worker.looks import Hearing, Looks
 from recorder.worker.pace import Pace
 from recorder.worker.pipeline import NEVER, Event, ImageLoaded, Input, Joined, Left, Started, Stopped, Surroundings
 from recorder.worker.scenery import Scenery
@@ -164,6 +165,8 @@ class _Pictures:
         self._frame = frame_of(self._canvas.planes)  # sees every drawing
         self._sights: dict[int, Sight] = {}
         self._drawn: dict[int, Picture | None] = {}
+        self._looks: dict[int, Looks] = {}
+        self._alarm = around.alarm
         self._number = 0  # of the next picture
         self._made = -1  # number of the last one that was not left out
         self._start_ns = 0
@@ -212,6 +215,7 @@ class _Pictures:
             if self._sights[uid].is_empty:
                 del self._sights[uid]
                 self._drawn.pop(uid, None)
+                self._looks.pop(uid, None)
                 self._compositor.set_picture(uid, None)  # a region of a custom layout stays theirs
         placements = self._layout.place(people, self._canvas.size, self._options)
         self._compositor.arrange(placements)
@@ -234,6 +238,7 @@ class _Pictures:
         now_ns = self._start_ns + number * SECOND // self._fps
         for uid, sight in self._sights.items():
             sight.latest(now_ns + SECOND // self._fps // 2)
+            self._look_at(uid, sight, now_ns)
             replaced = sight.stopped_for(now_ns) >= STILL_NS and self._scenery.stands_in_for(uid)
             picture = None if replaced else sight.picture
             if picture is not self._drawn.get(uid):
@@ -242,6 +247,11 @@ class _Pictures:
         self._compositor.draw()
         self._made = number
         return self._encoder.encode(self._frame, number, force_keyframe=keyframe)
+
+    def _look_at(self, uid: int, sight: Sight, now_ns: int) -> None:
+        if uid not in self._looks:
+            self._looks[uid] = Looks(uid, self._alarm)
+        self._looks[uid].see(sight.picture if sight.shown and sight.stopped_for(now_ns) == 0 else None, now_ns)
 
     def _sight(self, uid: int) -> Sight:
         if uid not in self._sights:
@@ -255,6 +265,8 @@ class _Voices:
     def __init__(self, around: Surroundings) -> None:
         self._channels = 2 if around.spec.audio_profile == 2 else 1
         self._mixer = AudioMixer(channels=self._channels)
+        self._hearing = Hearing(around.alarm)
+        self._heard_ns: int | None = None  # capture time of the newest frame
         self._encoder = AudioEncoder(around.spec.audio_profile)
         self._sounds: dict[int, Sound] = {}
         self._waiting: dict[int, list[EncodedFrame]] = {}  # until the mix goes on: decoding one speaker's in a row takes half the time
@@ -268,6 +280,7 @@ class _Voices:
         self._start_ns = start_ns
 
     def take(self, frame: EncodedFrame) -> None:
+        self._heard_ns = max(frame.time_ns, self._heard_ns or frame.time_ns)
         self._waiting.setdefault(frame.track.uid, []).append(frame)
 
     def forget(self, uid: int) -> None:
@@ -301,7 +314,10 @@ class _Voices:
         samples = blocks * FRAME_SAMPLES
         for uid, sound in self._sounds.items():
             self._write(uid, sound.release(self._mixer.position + samples))
-        return self._encoder.encode(self._mixer.read(samples))
+        mixed = self._mixer.read(samples)
+        if self._heard_ns is not None and self._heard_ns >= self._after(-blocks):  # somebody sends
+            self._hearing.hear(mixed, self._after(0))
+        return self._encoder.encode(mixed)
 
     def _decode(self) -> None:
         for uid, frames in self._waiting.items():

@@ -17,6 +17,7 @@ from recorder.media.encode import RATE, AudioEncoder, Packet
 from recorder.outputs.track import AudioTrackOutput, SoundForm, VideoTrackOutput
 from recorder.spec import Subscription
 from recorder.worker.laying import Chunk
+from recorder.worker.looks import Hearing
 from recorder.worker.pipeline import NEVER, Input, Stopped, Surroundings
 from recorder.worker.snapshots import Snapshots
 from recorder.worker.sound import Sound
@@ -39,6 +40,7 @@ class Individual:
         self._videos: dict[int, _VideoTrack] = {}
         self._voices: dict[int, _VoiceTrack] = {}
         self._held: dict[int, list[tuple[EncodedFrame, int]]] = {}  # sound that waits to know its form, with its arrival
+        self._hearing = Hearing(around.alarm)
         self._shots = Snapshots(around, self._shelf) if around.spec.snapshots and around.spec.video else None
 
     def take(self, item: Input, now_ns: int) -> None:
@@ -115,7 +117,7 @@ class Individual:
         uid = frame.track.uid
         if uid not in self._voices:
             output = AudioTrackOutput(self._shelf, uid, slice_seconds=self._around.settings.slice_seconds, merged=self._merged)
-            self._voices[uid] = _VoiceTrack(self._around, output)
+            self._voices[uid] = _VoiceTrack(self._around, output, self._hearing)
         self._voices[uid].write(frame, self._form(frame), now_ns)
 
     def _form(self, frame: EncodedFrame) -> SoundForm:
@@ -165,9 +167,10 @@ class _VideoTrack:
 class _VoiceTrack:
     """Sound as AAC, with short absences filled by silence, or as it was sent; a long absence ends the segment."""
 
-    def __init__(self, around: Surroundings, output: AudioTrackOutput) -> None:
+    def __init__(self, around: Surroundings, output: AudioTrackOutput, hearing: Hearing) -> None:
         self._around = around
         self._output = output
+        self._hearing = hearing
         self._sound: Sound | None = None  # with its decoder; None: nobody speaks
         self._encoder: AudioEncoder | None = None
         self._end = 0  # sample up to which the encoder has been fed
@@ -235,6 +238,7 @@ class _VoiceTrack:
         if chunk.start > self._end:
             samples = np.concatenate((np.zeros((_CHANNELS, chunk.start - self._end), np.float32), samples), axis=1)
         self._end = chunk.start + chunk.samples.shape[1]
+        self._hearing.hear(chunk.samples, self._end * SECOND // RATE)
         self._write(self._encoder.encode(samples))
 
     def _end_segment(self) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recorder.settings import Settings
 
@@ -16,3 +16,8 @@ class Launch(BaseModel):
     epoch: int
     folder: Path  # the recording's spool folder
     task: Literal["record", "salvage"] = "record"  # salvage: only finish what workers left open
+
+    @field_validator("settings")
+    @classmethod
+    def _leave_out_secrets(cls, settings: Settings) -> Settings:
+        return settings.for_worker()

@@ -14,6 +14,7 @@ from typing import Any
 
 from recorder import log as logs
 from recorder.channels import ChannelError, ChannelRefused, Connector, Kicked, Place, TokenExpired, create
+from recorder.frames import Kind
 from recorder.private_memory import hide_memory
 from recorder.protocol import (
     Done,
@@ -28,7 +29,9 @@ from recorder.protocol import (
     Refused,
     SetLayout,
     Stop,
+    StreamChanged,
     Subscribe,
+    Warned,
 )
 from recorder.rtp.capture_writer import CaptureWriter
 from recorder.rtp.meters import Meters
@@ -42,6 +45,8 @@ from recorder.worker.metering import Metering
 from recorder.worker.pipeline import ImageLoaded, Surroundings, check_layout
 from recorder.worker.salvage import salvage
 from recorder.worker.scenery import read_pixels
+from recorder.worker.streams import Streams
+from recorder.worker.vigil import NO_MEDIA
 from storage.errors import SpoolError
 from storage.spool import RecordingSpool
 
@@ -125,6 +130,12 @@ class _Worker:
             report=self._link.report,
             now_ms=lambda: (self._zero_utc_ns + self._now_ns()) // 1_000_000,
         )
+        self._epoch = launch.epoch
+        self._streams = Streams(
+            mixed=spec.mode == "mix",
+            changed=self._stream_changed,
+            missed=lambda: self._link.report(Warned(module=0, code=NO_MEDIA, uid=0)),
+        )
         self._metered: Metered | None = None  # of all the time of this worker, when it has ended
         self._audience = Audience(
             spec,
@@ -133,6 +144,8 @@ class _Worker:
             on_lost=self._channel_lost,
             capture=self._capture,
             metering=self._metering,
+            streams=self._streams,
+            now_ns=self._now_ns,
         )
         self._connector: Connector = create(self._place(), spec, self._audience)
 
@@ -142,6 +155,7 @@ class _Worker:
         line = asyncio.create_task(self._link.run())
         try:
             outcome, reason, detail = await self._record()
+            self._streams.end(self._now_ns())
             last = (*((self._metered,) if self._metered else ()), Ended(outcome=outcome, reason=reason, detail=detail))
             for body in last:
                 with contextlib.suppress(SpoolError):  # the disk has failed; the agent hears it by the line
@@ -191,6 +205,8 @@ class _Worker:
             if not joining and self._audience.idle_seconds() >= self._spec.max_idle_seconds:
                 self._end("complete", "idle")
             self._metering.tell_when_due()
+            if not joining:
+                self._streams.look(self._now_ns())
             if self._link.lease_left <= 0:
                 self._end("interrupted", "shutdown", "the agent is gone", hurried=True)
             if time.monotonic() >= self._figures_due:
@@ -235,6 +251,10 @@ class _Worker:
             self._recording = True
             self._link.report(PhaseChanged(phase="recording"))
         self._link.report(body)
+
+    def _stream_changed(self, uid: int, kind: Kind, receiving: bool, at_ns: int) -> None:
+        at_ms = (self._zero_utc_ns + at_ns) // 1_000_000
+        self._link.report(StreamChanged(epoch=self._epoch, uid=uid, kind=kind, receiving=receiving, at_ms=at_ms))
 
     def _media_failed(self, error: Exception) -> None:
         self._end("failed", "crashed", f"{type(error).__name__}: {error}")

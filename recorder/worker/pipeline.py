@@ -19,7 +19,7 @@ from mixer.picture import Picture
 from recorder.frames import EncodedFrame, Track
 from recorder.outputs import Closed, Product, Shelf
 from recorder.outputs.names import Names
-from recorder.protocol import EventBody, File, FileOpened, SliceCommitted, Warned
+from recorder.protocol import EventBody, File, FileOpened, SliceCommitted, TrackBegan, Warned
 from recorder.settings import Recording
 from recorder.spec import Layout, RecordingSpec, Subscription
 from storage.spool import RecordingSpool
@@ -115,15 +115,34 @@ class Surroundings:
         for product in products:
             self.defer(partial(self._tell, product))
 
-    def warn(self, code: int, detail: str) -> None:
-        """Report that quality is lost."""
-        self.defer(lambda: self.report(Warned(module=0, code=code, detail=detail)))
+    def warn(self, code: int, detail: str = "", uid: int | None = None) -> None:
+        """Report that quality is lost; `uid`: whose, 0: that of all together."""
+        self.defer(lambda: self.report(Warned(module=0, code=code, detail=detail, uid=uid)))
+
+    def alarm(self, code: int, uid: int) -> None:
+        """Report that what somebody sends is not worth to be recorded."""
+        self.warn(code, uid=uid)
 
     def _tell(self, product: Product) -> None:
         if isinstance(product, File):
             self.report(FileOpened(file=product))
+            if is_of_a_track(product):
+                began = TrackBegan(
+                    epoch=self.epoch,
+                    playlist=product.name,
+                    track=product.track,
+                    uid=product.uid,
+                    mixed=product.mixed,
+                    start_ms=product.start_ms,
+                )
+                self.report(began)
         else:
             self.report(SliceCommitted(slice=product.commit() if isinstance(product, Closed) else product))
+
+
+def is_of_a_track(file: File) -> bool:
+    """Whether it is a playlist with slices of its own."""
+    return file.name.endswith(".m3u8") and (file.mixed or file.track != "audio_and_video")
 
 
 def check_layout(layout: Layout) -> None:

@@ -64,7 +64,8 @@ class LocalStore:
 
     def list(self, prefix: str) -> Sequence[ObjectInfo]:
         with _translated():
-            found = (path for path in self._folder.rglob("*") if path.is_file() and not path.name.endswith(_PARTIAL))
+            below = self._path(f"{folder}/-").parent if (folder := prefix.rpartition("/")[0]) else self._folder
+            found = (path for path in below.rglob("*") if path.is_file() and not path.name.endswith(_PARTIAL))
             sized = {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in found}
             return [ObjectInfo(key, size) for key, size in sorted(sized.items()) if key.startswith(prefix)]
 

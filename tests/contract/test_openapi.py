@@ -21,6 +21,9 @@ CALLS = {
     f"{TASK}/mode/{{mode}}/stop": ("post", {"200", "206", "400", "404", "500", "504", "default"}),
     "/v1/ext/usage": ("get", {"200", "400", "500", "default"}),
     "/v1/ext/recordings/{sid}": ("get", {"200", "400", "404", "500", "default"}),
+    "/v1/ext/recordings/{sid}/storage": ("post", {"200", "206", "400", "404", "500", "504", "default"}),
+    "/v1/ext/storage/test": ("post", {"200", "400", "500", "default"}),
+    "/v1/ext/keys": ("get", {"200", "400", "500", "default"}),
     "/v1/ncs/ip": ("get", {"200", "400", "500", "default"}),
 }
 CALLBACKS = "/v1/ext/apps/{appid}/callbacks"

@@ -7,8 +7,26 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from recorder.manifest import sign
 from recorder.peer import LINE_LIMIT_BYTES, Peer
-from recorder.protocol import AgentHello, Claim, Claimed, Done, Event, Finished, Load, Message, Offer, Refused, SliceCommitted, SliceStored
+from recorder.protocol import (
+    AgentHello,
+    Claim,
+    Claimed,
+    Done,
+    Event,
+    Finished,
+    Load,
+    Message,
+    Offer,
+    Refused,
+    Sign,
+    Signed,
+    SliceCommitted,
+    SliceStored,
+)
 from recorder.spec import RecordingSpec
 
 
@@ -25,6 +43,7 @@ class Control:
     repeated: int = 0
     stale: int = 0
     answering: bool = True
+    signing_key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     _peer: Peer | None = None
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -101,13 +120,16 @@ class Control:
                 epoch = self.epochs.get(sid, 0)
                 if sid not in self.specs:
                     return Refused(reason="unknown")
-                if self.finished(sid):
+                finished = self.finished(sid)
+                if finished and (resume is None or not finished.leaves_behind or self.of(sid, "backup_done")):
                     return Refused(reason="exiting")
                 if resume is None:
                     epoch = self.epochs[sid] = epoch + 1
                 elif resume != epoch:
                     return Refused(reason="stale")
                 return Claimed(sid=sid, epoch=epoch, spec=json.loads(self.specs[sid].with_secrets()))
+            case Sign(sid=sid, sha256=digest):
+                return Signed(key="test", signature=sign(self.signing_key, sid, digest))
             case Event():
                 self._apply(message)
                 return Done()

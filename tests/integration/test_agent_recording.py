@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from recorder import manifest
 from recorder.agent.agent import Agent
 from recorder.outputs.timeline_file import Timeline
 from recorder.peer import LINE_LIMIT_BYTES, Peer
 from recorder.protocol import (
+    BackupDone,
     Done,
     Ended,
+    Faulted,
     ImageFailed,
     Message,
     Refused,
@@ -29,6 +32,7 @@ from recorder.protocol import (
     SliceStored,
     Stop,
     Subscribe,
+    Warned,
     WorkerHello,
 )
 from recorder.settings import Agent as AgentSettings
@@ -155,6 +159,12 @@ async def test_agent_uploads_while_recording_and_finishes(settings: Settings, co
     files = objects(settings)
     final = files.pop(f"{job.sid}_slices-mp4.m3u8")
     assert final.endswith(b"#EXT-X-ENDLIST\n")
+    signed = manifest.read(files.pop(f"{job.sid}_slices-mp4_manifest.json"))
+    manifest.check_signature(signed, [control.signing_key.public_key()])
+    whole_files = {**files, f"{job.sid}_slices-mp4.m3u8": final}
+    assert {one.name: one.sha256 for one in signed.objects} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in whole_files.items()
+    }
     assert sorted(files) == sorted(control.committed(job.sid)) == sorted(control.stored(job.sid))
     assert listed(final) == [name for name in control.committed(job.sid) if name.endswith(".ts")]
     assert listed(final)[: len(listed(growing))] == listed(growing)
@@ -203,8 +213,19 @@ async def test_agent_uploads_with_the_keys_it_was_given_last(
     await control.until(lambda: len(control.stored(job.sid)) >= before + 3)
     control.specs[job.sid] = job.model_copy(update={"storage": bucket("nobody", "nothing")})
     assert await control.ask(RenewStorage(sid=job.sid)) == Done()
+    await control.until(lambda: bool(control.of(job.sid, "fault")))
+    fault = control.of(job.sid, "fault")[0].body
+    assert isinstance(fault, Faulted)
+    assert (fault.module, fault.code, fault.level) == (1, 32, 4)
+    before = len(control.committed(job.sid))
+    await control.until(lambda: len(control.committed(job.sid)) >= before + 3)  # into the spool
+    control.specs[job.sid] = job.model_copy(update={"storage": bucket(server.owner.access_key, server.owner.secret_key)})
+    assert await control.ask(RenewStorage(sid=job.sid)) == Done()
+    await control.ask(Stop(sid=job.sid))
     finished = await control.until_finished(job.sid)
-    assert (finished.outcome, finished.reason) == ("failed", "storage")
+    assert (finished.outcome, finished.uploading) == ("complete", "uploaded")
+    assert set(control.stored(job.sid)) == set(control.committed(job.sid))
+    assert len(control.of(job.sid, "fault")) == 1
     assert await control.ask(RenewStorage(sid="0" * 32)) == Refused(reason="not_yours")
     assert server.writer.secret_key not in agent.log()
 
@@ -328,16 +349,72 @@ async def test_agent_takes_a_customers_refusal_for_the_end(settings: Settings, c
     await control.offer(job)
     finished = await control.until_finished(job.sid)
     assert (finished.outcome, finished.reason, finished.uploading) == ("failed", "storage", "unknown")
+    fault = control.of(job.sid, "fault")[0].body
+    assert isinstance(fault, Faulted)
+    assert (fault.module, fault.code, fault.level) == (1, 32, 5)
     kept = {path.name for path in (settings.spool_dir / job.sid / "files").iterdir()}
     assert kept == set(control.committed(job.sid))
     async with asyncio.timeout(10):
-        while "stay in the spool" not in agent.log():
+        while "files wait for" not in agent.log():
             await asyncio.sleep(0.02)
     await agent.kill()
     await agent.start()
     await control.until(lambda: len(control.hellos) >= 2)
     assert control.hellos[-1].live == ()  # kept, but no work
     assert (settings.spool_dir / job.sid / "files").exists()
+    (settings.recordings_dir / "rec").unlink()
+    await control.until(lambda: len(control.claims) >= 2)
+    assert await control.ask(RenewStorage(sid=job.sid)) == Done()
+    await control.until(lambda: bool(control.of(job.sid, "backup_done")))
+    done = control.of(job.sid, "backup_done")[0].body
+    assert isinstance(done, BackupDone)
+    assert done.uploading == "uploaded"
+    assert kept <= set(objects(settings))
+    assert listed(objects(settings)[f"{job.sid}_slices.m3u8"]) == sorted(name for name in kept if name.endswith(".ts"))
+    async with asyncio.timeout(10):
+        while (settings.spool_dir / job.sid).exists():
+            await asyncio.sleep(0.02)
+
+
+async def test_agent_names_what_has_gone_from_the_bucket(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    job = spec("slices")
+    await control.offer(job)
+    await control.until(lambda: len(control.stored(job.sid)) >= 4)
+    gone, shorter = control.stored(job.sid)[1:3]
+    bucket = settings.recordings_dir / "rec" / "d1" / "d2"
+    (bucket / gone).unlink()
+    (bucket / shorter).write_bytes(b"short")
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.uploading, finished.detail) == (
+        "interrupted",
+        "unknown",
+        "2 files were lost",
+    )
+    told = [event.body for event in control.of(job.sid, "warning")]
+    assert [body.detail for body in told if isinstance(body, Warned)] == [f"gone from the bucket: {name}" for name in (gone, shorter)]
+    assert listed(objects(settings)[f"{job.sid}_slices.m3u8"]) == [
+        name for name in control.committed(job.sid) if name not in (gone, shorter)
+    ]
+    signed = manifest.read(objects(settings)[f"{job.sid}_slices_manifest.json"])
+    assert sorted(signed.lost) == sorted((gone, shorter))
+
+
+async def test_agent_tries_the_bucket_before_there_is_media(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    mix = spec("empty")
+    single = spec("empty").model_copy(update={"mode": "individual"})
+    for job in (mix, single):
+        await control.offer(job)
+    async with asyncio.timeout(10):
+        while len(sorted(settings.recordings_dir.glob("rec/d1/d2/[!.]*"))) < 2:
+            await asyncio.sleep(0.02)
+    first = objects(settings)
+    assert first.keys() == {f"{mix.sid}_empty.m3u8", f"{single.sid}_empty_manifest.json"}
+    assert listed(first[f"{mix.sid}_empty.m3u8"]) == []
+    for job in (mix, single):
+        await control.ask(Stop(sid=job.sid))
+        assert (await control.until_finished(job.sid)).reason == "nothing_recorded"
+    assert objects(settings) == {}
 
 
 async def test_agent_reports_a_recording_without_media(settings: Settings, control: Control, agent: AgentProcess) -> None:
@@ -348,7 +425,7 @@ async def test_agent_reports_a_recording_without_media(settings: Settings, contr
     finished = await control.until_finished(job.sid)
     assert (finished.outcome, finished.reason) == ("complete", "nothing_recorded")
     await _until_gone(settings.spool_dir / job.sid)
-    assert not settings.recordings_dir.exists()
+    assert not [path for path in settings.recordings_dir.rglob("*") if path.is_file()]  # the first file is taken back
 
 
 async def test_an_mp4_that_cannot_be_finished_is_kept_and_told(settings: Settings, control: Control, agent: AgentProcess) -> None:
@@ -412,15 +489,17 @@ async def test_agent_killed_before_the_end_is_told_leaves_the_playlist_closed(se
         playlist = settings.recordings_dir / "rec" / "d1" / "d2" / f"{job.sid}_slices.m3u8"
         whole = playlist.read_bytes()
         assert whole.endswith(b"#EXT-X-ENDLIST\n")
-        written = playlist.stat().st_mtime_ns
         assert control.finished(job.sid) is None
         async with control.listening():
             await agent.start()
+            while control.finished(job.sid) is None:
+                assert playlist.read_bytes() == whole  # not opened again, not even for a moment
+                await asyncio.sleep(0.002)
             finished = await control.until_finished(job.sid)
             await _until_gone(settings.spool_dir / job.sid)
         assert (finished.outcome, finished.reason, finished.uploading) == ("complete", "shutdown", "uploaded")
         assert sorted(control.stored(job.sid)) == sorted(control.committed(job.sid)) == listed(whole)
-        assert (playlist.read_bytes(), playlist.stat().st_mtime_ns) == (whole, written)  # not opened again, not even for a moment
+        assert playlist.read_bytes() == whole
         agent.send(signal.SIGTERM)
         assert await agent.wait() == 0
     finally:

@@ -1,6 +1,6 @@
 """What a playlist may show while its slices are still on their way."""
 
-from recorder.agent.uploads import listed
+from recorder.agent.lists import listed
 from recorder.protocol import Slice
 
 

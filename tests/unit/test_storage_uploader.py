@@ -11,7 +11,20 @@ import pytest
 
 from storage import ObjectInfo, Stored
 from storage.errors import AccessDenied, StorageError, TransientStorageError
-from storage.uploader import Destination, Lost, MediaFile, Publication, Published, Retrying, Uploader, Verified, describe, wait_seconds
+from storage.uploader import (
+    Destination,
+    Lost,
+    MediaFile,
+    Publication,
+    Published,
+    RefusedByStore,
+    Retrying,
+    Uploader,
+    UploadReport,
+    Verified,
+    describe,
+    wait_seconds,
+)
 
 
 class FakeStore:
@@ -76,7 +89,7 @@ class FakeStore:
 class Bench:
     def __init__(self, folder: Path, parallel: int = 2, verified: Sequence[str] = ()) -> None:
         self.store = FakeStore()
-        self.reports: list[Verified | Published | Retrying | Lost] = []
+        self.reports: list[UploadReport] = []
         self.waits: list[float] = []
         self._folder = folder
         destination = Destination(lambda: self.store, lambda name: f"p/{name}")
@@ -89,17 +102,22 @@ class Bench:
         return MediaFile(name, path, hashlib.sha256(data).hexdigest())
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["asyncio.Task[object]"]:
+    async def running(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self.uploader.run())
-            yield task
+            yield
             task.cancel()
+
+    async def until_quiet(self) -> None:
+        while self.store.running:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
 
     async def until_started(self, key: str) -> None:
         while key not in self.store.started:
             await asyncio.sleep(0.001)
 
-    async def _report(self, report: Verified | Published | Retrying | Lost) -> None:
+    async def _report(self, report: UploadReport) -> None:
         if isinstance(report, Verified):
             assert (self._folder / report.name).exists(), "deleted before it was told"
         self.reports.append(report)
@@ -121,7 +139,7 @@ async def test_storage_uploader_stores_in_order_and_deletes_after_the_report(tmp
             bench.uploader.add(file)
         await bench.uploader.settled()
     assert bench.store.started == [f"p/{n}.ts" for n in range(5)]
-    assert [report.name for report in bench.reports] == [file.name for file in files]
+    assert [report.name for report in bench.reports if isinstance(report, Verified)] == [file.name for file in files]
     assert not any(file.path.exists() for file in files)
     assert bench.store.closed
 
@@ -215,32 +233,39 @@ async def test_storage_uploader_retries_what_passes(tmp_path: Path) -> None:
     assert [base / 2 <= wait <= base for base, wait in zip((1, 2, 4), bench.waits, strict=True)] == [True] * 3
 
 
-async def test_storage_uploader_ends_when_it_is_refused_and_keeps_the_files(tmp_path: Path) -> None:
+async def test_storage_uploader_stops_when_it_is_refused_and_goes_on_with_other_keys(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     refusal = AccessDenied("no")
     bench.store.fails["p/1.ts"] = [refusal]
     files = [bench.file(f"{n}.ts") for n in (1, 2, 3)]
     for file in files:
         bench.uploader.add(file)
-    async with bench.running() as run:
-        assert await run is refusal
+    async with bench.running():
         await bench.uploader.settled()
         bench.uploader.add(bench.file("4.ts"))
-        await bench.uploader.settled()  # nobody waits for what will never be done
-    assert bench.uploader.refused is refusal
-    assert files[0].path.exists()
+        await bench.uploader.settled()  # nobody waits for what may never be done
+        await bench.until_quiet()
+        assert bench.uploader.refused is refusal
+        assert files[0].path.exists()
+        assert [report for report in bench.reports if isinstance(report, RefusedByStore)] == [RefusedByStore(refusal)]
+        assert "p/4.ts" not in bench.store.started
+        bench.uploader.reopen(lambda: bench.store)
+        assert bench.uploader.refused is None
+        await bench.uploader.settled()
+    assert set(bench.store.objects) == {f"p/{n}.ts" for n in (1, 2, 3, 4)}
+    assert not files[0].path.exists()
 
 
 async def test_storage_uploader_is_refused_when_the_store_cannot_be_opened(tmp_path: Path) -> None:
     def fail() -> FakeStore:
         raise AccessDenied("no such vendor")
 
-    async def report(report: object) -> None:
-        raise AssertionError(report)
-
-    uploader = Uploader(Destination(fail, str), report)
-    uploader.add(Bench(tmp_path).file("1.ts"))
-    assert isinstance(await uploader.run(), AccessDenied)
+    bench = Bench(tmp_path)
+    bench.uploader.reopen(fail)
+    bench.uploader.add(bench.file("1.ts"))
+    async with bench.running():
+        await bench.uploader.settled()
+    assert isinstance(bench.uploader.refused, AccessDenied)
 
 
 async def test_storage_uploader_tells_a_file_that_is_gone_and_goes_on(tmp_path: Path) -> None:
@@ -262,7 +287,8 @@ async def test_storage_uploader_tells_a_file_that_is_gone_and_goes_on(tmp_path: 
         bench.uploader.add(gone)
         bench.uploader.add(there)
         await bench.uploader.settled()
-    assert {type(report): report.name for report in bench.reports} == {Lost: "1.ts", Verified: "2.ts"}
+    names = {type(report): report.name for report in bench.reports if isinstance(report, Lost | Verified)}
+    assert names == {Lost: "1.ts", Verified: "2.ts"}
 
 
 async def test_storage_uploader_knows_what_a_former_life_verified(tmp_path: Path) -> None:

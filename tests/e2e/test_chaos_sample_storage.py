@@ -1,0 +1,42 @@
+"""A short case of each row about customers' stores (S1–S8, S10–S15, S17–S19); `make chaos` runs all of them."""
+
+from pathlib import Path
+
+from tests import fault_store as faults
+from tests.chaos import storage_rows as rows
+
+
+async def test_s1_s13_outage_through_the_end_and_a_killed_agent(tmp_path: Path) -> None:
+    await rows.outage(tmp_path, {}, kills=1)
+
+
+async def test_s2_refused_at_start(tmp_path: Path) -> None:
+    await rows.refused_at_start(tmp_path, 403, "InvalidAccessKeyId")
+
+
+async def test_s3_refused_midway(tmp_path: Path) -> None:
+    await rows.refused_midway(tmp_path, 404, "NoSuchBucket")
+
+
+async def test_s5_reset_before_the_reply(tmp_path: Path) -> None:
+    await rows.passing(tmp_path, {}, faults.reset_before_the_reply)
+
+
+async def test_s6_wrong_etag(tmp_path: Path) -> None:
+    await rows.passing(tmp_path, {}, faults.wrong_etag)
+
+
+async def test_s7_ok_with_an_error(tmp_path: Path) -> None:
+    await rows.passing(tmp_path, {}, faults.ok_with_an_error)
+
+
+async def test_s10_redirected(tmp_path: Path) -> None:
+    await rows.redirected(tmp_path)
+
+
+async def test_s12_unknown_name(tmp_path: Path) -> None:
+    await rows.unknown_name(tmp_path)
+
+
+async def test_s19_address_inside(tmp_path: Path) -> None:
+    await rows.address_inside(tmp_path)
