@@ -71,7 +71,8 @@ class FakeStore:
         return Stored(key, len(data), hashlib.sha256(data).hexdigest(), "head")
 
     def head(self, key: str) -> ObjectInfo | None:
-        raise NotImplementedError
+        data = self.objects.get(key)
+        return None if data is None else ObjectInfo(key, len(data), hashlib.sha256(data).hexdigest())
 
     def get(self, key: str, path: Path) -> None:
         raise NotImplementedError
