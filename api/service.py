@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from sqlalchemy import and_, delete, func, or_, select, true
+from sqlalchemy import and_, bindparam, delete, exists, or_, select, true
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from api import lifecycle
@@ -35,6 +36,9 @@ TOLD_DAYS: Final = 7  # how long an ended recording can be asked about
 START_WITHIN_MS: Final = 5 * 60_000  # of acquire
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
+# Built once: each query runs them.
+_FILES: Final = select(File).where(File.sid == bindparam("of")).order_by(File.start_ms, File.name)
+_RECORDED: Final = select(exists().where(Slice.sid == bindparam("of")))
 _SID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -64,7 +68,7 @@ class Snapshot:
 
     recording: Recording
     files: Sequence[File]
-    slices: int
+    recorded: bool  # something was committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +155,21 @@ class Service:
         return None
 
     async def query(self, target: Target) -> Snapshot:
-        return await self._snapshot(await self._find(target))
+        async with self._store.read() as session:
+            return await _snapshot(session, await self._find(target, session))
 
     async def tell(self, customer_id: str, sid: str) -> Snapshot:
         """A recording of the customer's, from its start until some days after its end."""
         async with self._store.read() as session:
             owned = select(Recording).join(App, App.id == Recording.app_id).where(Recording.sid == sid, App.customer_id == customer_id)
             row = await session.scalar(owned) if _SID.fullmatch(sid) else None
-        if row is None or (row.finished_ms and self._now_ms() >= row.finished_ms + TOLD_DAYS * _DAY_MS):
-            raise ServiceError(Fault.NO_SUCH_TASK)
-        return await self._snapshot(row)
+            if row is None or (row.finished_ms and self._now_ms() >= row.finished_ms + TOLD_DAYS * _DAY_MS):
+                raise ServiceError(Fault.NO_SUCH_TASK)
+            return await _snapshot(session, row)
 
     async def stop(self, target: Target, *, wait: bool) -> Snapshot:
         """Stop the recording. `wait`: answer when everything that was recorded is stored."""
-        row = await self._find(target)
+        row = await self._look_up(target)
         await self._stops.stop(row.sid)
         if not wait:
             return await self._snapshot(await self._get(row.sid) or row)
@@ -172,7 +177,7 @@ class Service:
         if last is None or not last.finished:
             raise ServiceError(Fault.UPLOAD_PENDING)
         snapshot = await self._snapshot(last)
-        if not snapshot.slices:
+        if not snapshot.recorded:
             raise ServiceError(Fault.NO_DATA)
         if last.uploading == "unknown":  # refused by the bucket, or lost: a success would be taken for a recording that is there
             raise ServiceError(Fault.UPLOAD_PENDING)
@@ -190,7 +195,7 @@ class Service:
 
         `problem(audio, video, storage)` says why that does not suit what is recorded, and where it is stored.
         """
-        row = await self._find(target)
+        row = await self._look_up(target)
         if row.sealed_spec is None:  # it has ended this very moment
             raise ServiceError(Fault.NO_SUCH_TASK)
         stored_in = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid).storage
@@ -205,7 +210,7 @@ class Service:
 
     async def set_layout(self, target: Target, layout: Layout) -> None:
         """Replace the whole layout."""
-        row = await self._find(target)
+        row = await self._look_up(target)
         await self._change(row.sid, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
 
     def _new_row(self, spec: RecordingSpec, resource: Resource, key: str) -> Recording:
@@ -260,13 +265,17 @@ class Service:
             return ServiceError(Fault.NOT_COMPLETED)
         return ServiceError(Fault.ALREADY_STARTED, sid=row.sid)
 
-    async def _find(self, target: Target) -> Recording:
+    async def _look_up(self, target: Target) -> Recording:
+        async with self._store.read() as session:
+            return await self._find(target, session)
+
+    async def _find(self, target: Target, session: AsyncSession) -> Recording:
         """The recording, when it is the caller's and can still be controlled; otherwise it looks like one that never was."""
         try:
             resource, key = self._resources.open(target.resource_id)
         except ResourceIdError as error:
             raise ServiceError(Fault.NO_SUCH_TASK) from error
-        row = await self._get(target.sid) if _SID.fullmatch(target.sid) else None
+        row = await session.get(Recording, target.sid) if _SID.fullmatch(target.sid) else None
         foreign = (resource.customer_id, resource.app_id) != (target.caller.customer_id, target.caller.app_id)
         if foreign or row is None or row.resource_key != key:
             if foreign:
@@ -283,7 +292,7 @@ class Service:
     async def _change(self, sid: str, command: Command, changed: dict[str, object]) -> None:
         """Tell the node, then keep the change for the worker that may have to take over. One change at a time."""
         async with self._turns.setdefault(sid, asyncio.Lock()):
-            node = await self._keep(sid, changed, unless_claimed=True)
+            node = await self._owner(sid) or await self._keep(sid, changed, unless_claimed=True)
             if node:
                 await self._command(node, command)
                 await self._keep(sid, changed)
@@ -300,6 +309,13 @@ class Service:
                 node = row.node
             if node:
                 await self._command(node, RenewStorage(sid=sid))
+
+    async def _owner(self, sid: str) -> str | None:
+        """The node to be told of a change; None: nobody has claimed the recording yet. Nothing waits here for its turn to write."""
+        row = await self._get(sid)
+        if row is None or row.status >= Status.STOPPING:
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        return row.node
 
     async def _keep(self, sid: str, changed: dict[str, object], *, unless_claimed: bool = False) -> str | None:
         """Store the change in the spec; what nobody has claimed yet is claimed with it. Returns the owner."""
@@ -338,18 +354,22 @@ class Service:
 
     async def _snapshot(self, row: Recording) -> Snapshot:
         async with self._store.read() as session:
-            wanted = select(File).where(File.sid == row.sid).order_by(File.start_ms, File.name)
-            if row.status >= Status.STOPPED:  # a file that was opened and got no media before its worker died will never be there
-                there = Slice.stored.is_not(None) if row.finished else true()
-                made = select(Slice.name).where(Slice.sid == row.sid, there)
-                begun = select(Slice.playlist).where(Slice.sid == row.sid, there, Slice.playlist.is_not(None))
-                track = aliased(File)  # a merged list is there as soon as one of its participant's tracks is
-                people = select(track.uid).where(track.sid == row.sid, track.name.in_(begun))
-                merged = and_(File.track == "audio_and_video", ~File.mixed, File.uid.in_(people))
-                wanted = wanted.where(or_(File.name.in_(made), File.name.in_(begun), merged))
-            files = await session.scalars(wanted)
-            slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
-            return Snapshot(recording=row, files=files.all(), slices=slices or 0)
+            return await _snapshot(session, row)
+
+
+async def _snapshot(session: AsyncSession, row: Recording) -> Snapshot:
+    wanted = _FILES
+    if row.status >= Status.STOPPED:  # a file that was opened and got no media before its worker died will never be there
+        there = Slice.stored.is_not(None) if row.finished else true()
+        made = select(Slice.name).where(Slice.sid == row.sid, there)
+        begun = select(Slice.playlist).where(Slice.sid == row.sid, there, Slice.playlist.is_not(None))
+        track = aliased(File)  # a merged list is there as soon as one of its participant's tracks is
+        people = select(track.uid).where(track.sid == row.sid, track.name.in_(begun))
+        merged = and_(File.track == "audio_and_video", ~File.mixed, File.uid.in_(people))
+        wanted = wanted.where(or_(File.name.in_(made), File.name.in_(begun), merged))
+    files = await session.scalars(wanted, {"of": row.sid})
+    recorded = await session.scalar(_RECORDED, {"of": row.sid})
+    return Snapshot(recording=row, files=files.all(), recorded=bool(recorded))
 
 
 def _is_over(row: Recording | None) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from api import sqlite
 from recorder.settings import ConfigError
 
 BUSY_TIMEOUT_MS = 5000  # how long a SQLite writer waits for another process
@@ -74,7 +75,7 @@ def _sqlite(url: URL) -> AsyncEngine:
         path = Path(url.database)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)  # SQLite gives its other files the same mode
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, async_creator=lambda: sqlite.connect(url))
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
