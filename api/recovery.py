@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import lifecycle
@@ -54,8 +54,18 @@ class Recovery:
             log.warning("recording offered again", extra={"sid": sid, "taken": taken})
         await self._stops.deliver_pending()
         await forget_expired(self._store, self._now_ms())
+        await self._close_windows()
         async with self._store.read() as session:
             metrics.RECORDINGS_LIVE.set(await session.scalar(select(func.count()).select_from(Recording).where(Recording.live)) or 0)
+
+    async def _close_windows(self) -> None:
+        """Recordings that nobody can control any more stay so, even when somebody sets the clock back before the next start."""
+        past = (~Recording.finished, Recording.control_until_ms > 0, Recording.control_until_ms <= self._now_ms())
+        async with self._store.read() as session:
+            if await session.scalar(select(Recording.sid).where(*past).limit(1)) is None:
+                return
+        async with self._store.write() as session:
+            await session.execute(update(Recording).where(*past).values(control_until_ms=0))
 
     async def _settle_unclaimed(self) -> list[str]:
         """End what nobody claimed in time; returns what is to be offered once more."""

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 TOLD_DAYS: Final = 7  # how long an ended recording can be asked about
 START_WITHIN_MS: Final = 5 * 60_000  # of acquire
+_SKEW_MS: Final = 60_000  # between the clocks of control planes; what is from a later time was acquired before the clock was set back
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 # Built once: each query runs them.
@@ -139,7 +140,7 @@ class Service:
 
     async def _insert(self, spec: RecordingSpec, resource: Resource, key: str, parameters: object) -> Recording | None:
         """Write the recording down; None, or the recording that another control plane wrote for this resourceId."""
-        if self._now_ms() - resource.issued_ms > START_WITHIN_MS:
+        if not -_SKEW_MS <= self._now_ms() - resource.issued_ms <= START_WITHIN_MS:
             raise ServiceError(Fault.RESOURCE_EXPIRED)
         if resource.parameter_digest not in (None, _digest(parameters)):
             raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: differs from the startParameter of acquire")

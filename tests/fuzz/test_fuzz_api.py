@@ -26,7 +26,7 @@ def test_calls_made_from_the_description(tmp_path: Path) -> None:
             for operation in operations:
                 for kind in GenerationMode:
                     made[operation.label, kind.value] += calls.statuses(deployment, operation, kind, each, random=True)
-    for (label, kind), seen in made.items():
-        print(f"{seen.total():6} {kind:8} {label}: {', '.join(f'{status} x {times}' for status, times in sorted(seen.items()))}")
+    for (label, generated), seen in made.items():
+        print(f"{seen.total():6} {generated:8} {label}: {', '.join(f'{status} x {times}' for status, times in sorted(seen.items()))}")
     print(f"{total} calls in {time.monotonic() - begin:.0f} s")
-    assert all(any(status < 300 for status in seen) for (_, kind), seen in made.items() if kind == "positive")
+    assert all(any(status < 300 for status in seen) for (_, generated), seen in made.items() if generated == "positive")
