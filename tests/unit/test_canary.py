@@ -54,11 +54,12 @@ def test_secrets_of_a_deployment_are_found_outside_of_the_file_they_were_given_i
 
 @pytest.mark.parametrize("how", ["cmdline", "environ"])
 def test_secrets_of_processes_are_found(how: str) -> None:
-    watch = Watch(OTHER)
+    mark = f"{OTHER}{how}"  # the other one may run at the same time
+    watch = Watch(mark)
     watch.look_at_processes()
     assert watch.found == set()
-    arguments = [f"{OTHER}-key"] if how == "cmdline" else []
-    environment = {**os.environ, "KEY": f"{OTHER}-key"} if how == "environ" else None
+    arguments = [f"{mark}-key"] if how == "cmdline" else []
+    environment = {**os.environ, "KEY": f"{mark}-key"} if how == "environ" else None
     with subprocess.Popen(
         [sys.executable, "-c", "input()", *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
