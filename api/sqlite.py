@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import aiosqlite
-from sqlalchemy import URL
 
 
-async def connect(url: URL) -> "Connection":
-    """Open the database file; for the `async_creator` of an engine."""
-    database = url.database or ":memory:"
-    connection = Connection(lambda: sqlite3.connect(database, check_same_thread=False), iter_chunk_size=64)
+async def connect(database: str, **options: Any) -> "Connection":
+    """Open a database, as SQLAlchemy's dialect asks for; it calls this where it finds `async_creator_fn`."""
+    connection = Connection(lambda: sqlite3.connect(database, **{"check_same_thread": False} | options), iter_chunk_size=64)
     connection._thread.daemon = True  # it ends with the process, as SQLAlchemy has it
     await connection
     return connection
