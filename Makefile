@@ -63,7 +63,7 @@ bench: $(DEV) ## benchmarks (ONLY=name); one JSON object per line, also in build
 chaos: $(DEV) ## the full fault matrix, all seeds and counts (ROWS=N1,N9: some rows); report in build/chaos.json
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/chaos $(if $(ROWS),--rows $(ROWS))
 
-fuzz: $(DEV) ## a million mutated packets, calls of the API in any order (FUZZ_PACKETS, FUZZ_SEED, FUZZ_EXAMPLES, FUZZ_CASES)
+fuzz: $(DEV) ## a million mutated packets, 20,000 calls made from the API's description, calls in any order (FUZZ_PACKETS, FUZZ_SEED, FUZZ_EXAMPLES, FUZZ_CASES)
 	@$(BIN)/python -m pytest -s tests/fuzz
 
 soak: $(DEV) ## long runs, figures in build/soak.json (SOAK_CYCLES=200 SOAK_MINUTES=30)

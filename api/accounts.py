@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.digests import MOST_SECRETS, Digests, Role, new_secret
@@ -309,7 +309,7 @@ async def forget_expired(store: Store, now_ms: int) -> None:
         await session.execute(delete(Secret).where(~valid_at(now_ms)))
 
 
-def valid_at(now_ms: int) -> ColumnElement[bool]:
+def valid_at(now_ms: int | BindParameter[int]) -> ColumnElement[bool]:
     """Of secrets."""
     return or_(Secret.expires_ms.is_(None), Secret.expires_ms > now_ms)
 

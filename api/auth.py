@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from api.accounts import ID, unix_ms, valid_at
 from api.digests import MOST_SECRETS, Digests, Role
@@ -15,6 +15,15 @@ from api.store import Store
 from api.tables import App, Secret
 from recorder import metrics
 
+# Built once: each call runs them.
+_DIGESTS = (
+    select(Secret.__table__.c.digest)
+    .where(Secret.role == bindparam("role"), Secret.owner_id == bindparam("owner_id"), valid_at(bindparam("now_ms")))
+    .order_by(Secret.created_ms.desc())
+    .limit(MOST_SECRETS)
+)
+_APP = select(App.__table__.c.customer_id).where(App.id == bindparam("app_id"), App.removed_ms.is_(None))
+
 
 class Gatekeeper:
     def __init__(self, store: Store, key: MasterKey, *, lockout: Lockout | None = None, now_ms: Callable[[], int] = unix_ms) -> None:
@@ -23,38 +32,35 @@ class Gatekeeper:
         self._lockout = lockout or Lockout()
         self._now_ms = now_ms
 
-    async def customer(self, authorization: str | None, address: str) -> str:
+    async def customer(self, authorization: str | None, address: str, app_id: str | None = None) -> str:
         """The id of the customer who sent this Authorization header.
 
         Raises:
-            GatewayError: nobody did, or too many wrong ones came before.
+            GatewayError: nobody did, or too many wrong ones came before; or the app is not one of the customer's:
+                somebody else's looks like one that does not exist.
         """
-        return await self._sign_in("customer", authorization, address)
+        customer_id, owner_id = await self._sign_in("customer", authorization, address, app_id)
+        if app_id is not None and owner_id != customer_id:
+            metrics.AUTHZ_DENIED.labels("app").inc()
+            raise GatewayError(Gate.BAD_APP)
+        return customer_id
 
     async def operator(self, authorization: str | None, address: str) -> str:
         """As `customer`, for operators: the one kind of credentials is of no use where the other is asked for."""
-        return await self._sign_in("operator", authorization, address)
+        operator_id, _ = await self._sign_in("operator", authorization, address)
+        return operator_id
 
-    async def check_app(self, customer_id: str, app_id: str) -> None:
-        """Raises:
-        GatewayError: it is not one of the customer's; somebody else's looks like one that does not exist.
-        """
-        async with self._store.read() as session:
-            app = await session.get(App, app_id) if ID.fullmatch(app_id) else None
-        if app is None or app.customer_id != customer_id or app.removed_ms is not None:
-            metrics.AUTHZ_DENIED.labels("app").inc()
-            raise GatewayError(Gate.BAD_APP)
-
-    async def _sign_in(self, role: Role, authorization: str | None, address: str) -> str:
+    async def _sign_in(self, role: Role, authorization: str | None, address: str, app_id: str | None = None) -> tuple[str, str | None]:
+        """Who it is, and to which customer the app belongs: looked up together, and told only to those who may know."""
         if authorization is None:
             raise GatewayError(Gate.NO_CREDENTIALS)
         name, secret = _basic(authorization)
         name = name if ID.fullmatch(name) else ""  # it is kept: not what a stranger made as long as a header can be
         caller = f"{role}:{name}"
         self._check_lock(caller, address)
-        valid = select(Secret.digest).where(Secret.role == role, Secret.owner_id == name, valid_at(self._now_ms()))
         async with self._store.read() as session:
-            known = (await session.scalars(valid.order_by(Secret.created_ms.desc()).limit(MOST_SECRETS))).all()
+            known = (await session.scalars(_DIGESTS, {"role": role, "owner_id": name, "now_ms": self._now_ms()})).all()
+            owner_id = await session.scalar(_APP, {"app_id": app_id}) if app_id is not None and ID.fullmatch(app_id) else None
         fits = self._digests.fits(role, name, secret, list(known))
         self._check_lock(caller, address)  # others failed while this one waited
         if not fits:
@@ -62,7 +68,7 @@ class Gatekeeper:
             metrics.AUTHZ_DENIED.labels("login").inc()
             raise GatewayError(Gate.BAD_CREDENTIALS)
         self._lockout.succeeded(caller, address)
-        return name
+        return name, owner_id
 
     def _check_lock(self, caller: str, address: str) -> None:
         seconds = self._lockout.locked_for(caller, address)

@@ -36,8 +36,8 @@ def called(request: Request) -> Request:
     return call
 
 
-def caller(request: Request) -> Caller:
-    """Who was let in."""
+async def caller(request: Request) -> Caller:
+    """Who was let in. Asynchronous, because FastAPI hands other functions to a thread."""
     admitted: Caller = request.state.caller
     return admitted
 
@@ -60,10 +60,8 @@ async def _admit(request: Request) -> None:
     gatekeeper: Gatekeeper = request.app.state.gatekeeper
     rates: Buckets = request.app.state.rates
     address = request.client.host if request.client else ""
-    customer_id = await gatekeeper.customer(request.headers.get("authorization"), address)
     app_id = request.path_params.get("appid")
-    if app_id is not None:
-        await gatekeeper.check_app(customer_id, app_id)
+    customer_id = await gatekeeper.customer(request.headers.get("authorization"), address, app_id)
     if not rates.take(app_id or customer_id):
         raise GatewayError(Gate.TOO_MANY)
     request.state.caller = Caller(customer_id, app_id or "")

@@ -12,6 +12,7 @@ from api.app import create_app, create_probes
 from api.apps import Apps
 from api.auth import Gatekeeper
 from api.changes import Changes
+from api.clock import Steady
 from api.control import ANSWER_SECONDS, LocalBus
 from api.delivery import Delivery
 from api.endpoints import Endpoints, Signers, open_sender
@@ -58,7 +59,7 @@ async def open_plane(
     Raises:
         ConfigError: keys, credentials or database cannot be used.
     """
-    key = load_master_key(settings.key_file)
+    key, now_ms = load_master_key(settings.key_file), Steady(now_ms)
     async with open_sender(settings.callbacks) as (sender, policy), open_store(settings.database_url) as store:
         await ensure_first_credentials(settings, Accounts(store, key))
         changes, vault, outbox, signers = Changes(), Vault(key), Outbox(), Signers(key)

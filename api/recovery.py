@@ -70,8 +70,18 @@ class Recovery:
         await self._stops.deliver_pending()
         await forget_expired(self._store, self._now_ms())
         await self._wipe_secrets()
+        await self._close_windows()
         async with self._store.read() as session:
             metrics.RECORDINGS_LIVE.set(await session.scalar(select(func.count()).select_from(Recording).where(Recording.live)) or 0)
+
+    async def _close_windows(self) -> None:
+        """Recordings that nobody can control any more stay so, even when somebody sets the clock back before the next start."""
+        past = (~Recording.finished, Recording.control_until_ms > 0, Recording.control_until_ms <= self._now_ms())
+        async with self._store.read() as session:
+            if await session.scalar(select(Recording.sid).where(*past).limit(1)) is None:
+                return
+        async with self._store.write() as session:
+            await session.execute(update(Recording).where(*past).values(control_until_ms=0))
 
     async def _wipe_secrets(self) -> None:
         """Of recordings whose node went away with files it should have brought."""

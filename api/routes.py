@@ -48,7 +48,7 @@ _GONE: dict[int | str, dict[str, Any]] = {404: _REFUSED | {"description": "There
 ext = APIRouter(route_class=Guarded, dependencies=router.dependencies, responses=_COMMON | _GONE)
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     found: Service = request.app.state.service
     return found
 

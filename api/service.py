@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, exists, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import lifecycle
 from api.bus import Bus, BusError, Command, NoAnswer
@@ -34,8 +35,10 @@ log = logging.getLogger(__name__)
 
 TOLD_DAYS: Final = 7  # how long an ended recording can be asked about
 START_WITHIN_MS: Final = 5 * 60_000  # of acquire
+_SKEW_MS: Final = 60_000  # between the clocks of control planes; what is from a later time was acquired before the clock was set back
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
+_RECORDED: Final = select(exists().where(Slice.sid == bindparam("of")))  # built once: each query runs it
 _SID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -65,7 +68,7 @@ class Snapshot:
 
     recording: Recording
     files: Sequence[File]
-    slices: int
+    recorded: bool  # something was committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class Service:
 
     async def _insert(self, spec: RecordingSpec, resource: Resource, key: str, parameters: object) -> Recording | None:
         """Write the recording down; None, or the recording that another control plane wrote for this resourceId."""
-        if self._now_ms() - resource.issued_ms > START_WITHIN_MS:
+        if not -_SKEW_MS <= self._now_ms() - resource.issued_ms <= START_WITHIN_MS:
             raise ServiceError(Fault.RESOURCE_EXPIRED)
         if resource.parameter_digest not in (None, _digest(parameters)):
             raise ServiceError(Fault.INVALID_PARAMETER, "clientRequest: differs from the startParameter of acquire")
@@ -161,7 +164,8 @@ class Service:
         return None
 
     async def query(self, target: Target) -> Snapshot:
-        return await self._snapshot(await self._find(target))
+        async with self._store.read() as session:
+            return await _snapshot(session, await self._find(target, session))
 
     async def tell(self, customer_id: str, sid: str) -> Snapshot:
         """A recording of the customer's, from its start until some days after its end."""
@@ -200,7 +204,7 @@ class Service:
 
     async def stop(self, target: Target, *, wait: bool) -> Snapshot:
         """Stop the recording. `wait`: answer when everything that was recorded is stored."""
-        row = await self._find(target)
+        row = await self._look_up(target)
         try:
             await self._stops.stop(row.sid)
         except ServiceError as error:
@@ -213,7 +217,7 @@ class Service:
         if last is None or not last.finished:
             raise ServiceError(Fault.UPLOAD_PENDING)
         snapshot = await self._snapshot(last)
-        if not snapshot.slices:
+        if not snapshot.recorded:
             raise ServiceError(Fault.NO_DATA)
         if last.uploading == "unknown":  # refused by the bucket, or lost: a success would be taken for a recording that is there
             raise ServiceError(Fault.UPLOAD_PENDING)
@@ -231,7 +235,7 @@ class Service:
 
         `problem(audio, video, storage)` says why that does not suit what is recorded, and where it is stored.
         """
-        row = await self._find(target)
+        row = await self._look_up(target)
         if row.sealed_spec is None:  # it has ended this very moment
             raise ServiceError(Fault.NO_SUCH_TASK)
         stored_in = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid).storage
@@ -246,7 +250,7 @@ class Service:
 
     async def set_layout(self, target: Target, layout: Layout) -> None:
         """Replace the whole layout."""
-        row = await self._find(target)
+        row = await self._look_up(target)
         await self._change(row, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
 
     def _new_row(self, spec: RecordingSpec, resource: Resource, key: str) -> Recording:
@@ -321,13 +325,17 @@ class Service:
             if current:
                 await self._notices.tell_refusal(session, current)
 
-    async def _find(self, target: Target) -> Recording:
+    async def _look_up(self, target: Target) -> Recording:
+        async with self._store.read() as session:
+            return await self._find(target, session)
+
+    async def _find(self, target: Target, session: AsyncSession) -> Recording:
         """The recording, when it is the caller's and can still be controlled; otherwise it looks like one that never was."""
         try:
             resource, key = self._resources.open(target.resource_id)
         except ResourceIdError as error:
             raise ServiceError(Fault.NO_SUCH_TASK) from error
-        row = await self._get(target.sid) if _SID.fullmatch(target.sid) else None
+        row = await session.get(Recording, target.sid) if _SID.fullmatch(target.sid) else None
         foreign = (resource.customer_id, resource.app_id) != (target.caller.customer_id, target.caller.app_id)
         if foreign or row is None or row.resource_key != key:
             if foreign:
@@ -345,7 +353,7 @@ class Service:
         """Tell the node, then keep the change for the worker that may have to take over. One change at a time."""
         try:
             async with self._turns.setdefault(row.sid, asyncio.Lock()):
-                node = await self._keep(row.sid, changed, unless_claimed=True)
+                node = await self._owner(row.sid) or await self._keep(row.sid, changed, unless_claimed=True)
                 if node:
                     await self._command(node, command)
                     await self._keep(row.sid, changed)
@@ -367,6 +375,13 @@ class Service:
                 node = row.node
             if node:
                 await self._command(node, RenewStorage(sid=sid))
+
+    async def _owner(self, sid: str) -> str | None:
+        """The node to be told of a change; None: nobody has claimed the recording yet. Nothing waits here for its turn to write."""
+        row = await self._get(sid)
+        if row is None or row.status >= Status.STOPPING:
+            raise ServiceError(Fault.NO_SUCH_TASK)
+        return row.node
 
     async def _keep(self, sid: str, changed: dict[str, object], *, unless_claimed: bool = False) -> str | None:
         """Store the change in the spec; what nobody has claimed yet is claimed with it. Returns the owner."""
@@ -405,13 +420,16 @@ class Service:
 
     async def _snapshot(self, row: Recording) -> Snapshot:
         async with self._store.read() as session:
-            files = await files_of(session, row)
-            slices = await session.scalar(select(func.count()).select_from(Slice).where(Slice.sid == row.sid))
-            return Snapshot(recording=row, files=files, slices=slices or 0)
+            return await _snapshot(session, row)
 
 
 def _prefix_of(storage: Storage) -> str:
     return "".join(f"{part}/" for part in storage.prefix)
+
+
+async def _snapshot(session: AsyncSession, row: Recording) -> Snapshot:
+    recorded = await session.scalar(_RECORDED, {"of": row.sid})
+    return Snapshot(recording=row, files=await files_of(session, row), recorded=bool(recorded))
 
 
 def _is_over(row: Recording | None) -> bool:

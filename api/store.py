@@ -14,8 +14,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from api import sqlite
 from recorder.settings import ConfigError
 
+CONNECTIONS = 16  # kept open: to open one costs as much as ten calls
 BUSY_TIMEOUT_MS = 5000  # how long a SQLite writer waits for another process
 
 _READ_ONLY = "recorder_read_only"
@@ -70,11 +72,13 @@ async def open_store(database_url: str) -> AsyncIterator[Store]:
 
 
 def _sqlite(url: URL) -> AsyncEngine:
+    pool = {}
     if url.database and url.database != ":memory:":
+        pool = {"pool_size": CONNECTIONS, "max_overflow": 0}
         path = Path(url.database)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)  # SQLite gives its other files the same mode
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, connect_args={"async_creator_fn": sqlite.connect}, **pool)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.demo import processes
+from tests import canary
 
 pytest.register_assert_rewrite("tests.chaos")  # cases that several suites run
 
@@ -13,7 +14,32 @@ pytest.register_assert_rewrite("tests.chaos")  # cases that several suites run
 WORKERS, WORKER = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 processes.PORTS = processes.PORTS[int(WORKER.removeprefix("gw")) :: WORKERS]
 
+_WATCH = pytest.StashKey[canary.Watch]()
+
 SECONDS = {"unit": 20, "contract": 30, "integration": 60, "e2e": 300}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_WATCH] = canary.Watch()
+    config.stash[_WATCH].begin()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No secret that a test used may be left anywhere."""
+    watch = session.config.stash[_WATCH]
+    watch.end()
+    folder: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its files lie below those of the process that collects the results
+        if watch.found:
+            (folder / canary.FINDINGS).write_text("\n".join([canary.MARK, *sorted(watch.found)]))
+        return
+    found = [*sorted(watch.found), *canary.search(folder)]
+    for path in folder.rglob(canary.FINDINGS):
+        found += path.read_text().splitlines()[1:]
+    if found:
+        print("\nsecrets of the tests are left behind:", *found, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from cli.demo.processes import free_ports
 from storage import StoreOptions
+from tests.canary import secret
 
 BUCKET = "recordings"
 WEED = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
@@ -24,7 +25,7 @@ WEED = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.whi
 @dataclass(frozen=True)
 class Identity:
     access_key: str = field(default_factory=lambda: secrets.token_hex(8))
-    secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    secret_key: str = field(default_factory=lambda: secret(secrets.token_hex(16)), repr=False)
 
 
 @dataclass(frozen=True)

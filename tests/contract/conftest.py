@@ -19,14 +19,15 @@ from api.plane import ControlPlane, open_plane
 from api.service import Patience
 from recorder.settings import Api, Settings
 from recorder.spec import RecordingSpec
+from tests.canary import secret
 from tests.contract.fake_agent import FakeAgent, connected
 
 STORAGE = {
     "vendor": 11,
     "region": 0,
     "bucket": "rec",
-    "accessKey": "AK",
-    "secretKey": "SK",
+    "accessKey": secret("access-key"),
+    "secretKey": secret("secret-key"),
     "extensionParams": {"endpoint": "s3.example.com"},
 }
 

@@ -57,7 +57,7 @@ class Deployment:
     """A control plane that lives between the steps of the machine, which are not asynchronous."""
 
     def __init__(self, folder: Path, patience: Patience) -> None:
-        self._settings = a_deployment(folder)
+        self._settings = a_deployment(folder, max_recordings=1_000_000)  # they add up over the examples
         self._patience = patience
         self._runner = asyncio.Runner()
         self._lives: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}

@@ -8,7 +8,7 @@ import pytest
 
 from recorder.protocol import Ended, Finished, Load, Message, Offer, PhaseChanged, SetLayout, Stop
 from recorder.spec import Canvas
-from tests.contract.conftest import STORAGE, Task, World, a_deployment, eventually, open_world
+from tests.contract.conftest import STORAGE, Clock, Task, World, a_deployment, eventually, open_world
 from tests.contract.fake_agent import FakeAgent, a_file, refusing
 
 MINUTE_MS = 60_000
@@ -190,6 +190,42 @@ async def test_the_control_window(world: World, agent: FakeAgent) -> None:
     for answer in (await task.query(), await task.post("updateLayout", {}), await task.stop()):
         assert (answer.status_code, answer.json()["code"]) == (404, 404)
     assert agent.commands(task.sid) == []  # it goes on
+
+
+async def test_what_has_expired_stays_so_when_the_clock_is_set_back(world: World, agent: FakeAgent) -> None:
+    """T4."""
+    running_out, resource = await running(world, agent), await world.caller.resource()
+    world.clock.ahead_ms = 72 * HOUR_MS + MINUTE_MS
+    assert (await running_out.query()).status_code == 404
+    assert (await world.caller.start(resource)).json()["code"] == 433
+    for hours in (0, -72):
+        world.clock.ahead_ms = hours * HOUR_MS
+        assert (await running_out.query()).status_code == 404
+        assert (await world.caller.start(resource)).json()["code"] == 433
+    other = replace(world.caller, cname="room2")
+    assert (await other.started()).sid  # what is new has its whole time
+
+
+async def test_expiry_outlives_a_restart_with_another_clock(tmp_path: Path) -> None:
+    """T4 and T5: what was left of each time is left after the restart, and nothing comes back."""
+    settings, clock = a_deployment(tmp_path / "data"), Clock()
+    async with open_world(settings, clock) as world, world.agent() as agent:
+        short, long = [
+            Task(caller, resource, (await caller.start(resource)).json()["sid"])
+            for caller, hours in ((world.caller, 1), (replace(world.caller, uid="7"), 3))
+            for resource in [await caller.resource(resourceExpiredHour=hours)]
+        ]
+        await eventually(lambda: {short.sid, long.sid} <= agent.claimed.keys())
+        clock.ahead_ms = 2 * HOUR_MS
+        await world.plane.recovery.look()
+        late = await world.caller.resource()
+    for hours, answers in ((0, (404, 200)), (2.9, (404, 200)), (3.1, (404, 404))):
+        clock.ahead_ms = int(hours * HOUR_MS)
+        async with open_world(settings, clock) as world, world.agent(live=(short.sid, long.sid)):
+            found = [replace(task, caller=replace(task.caller, http=world.caller.http)) for task in (short, long)]
+            assert tuple([(await task.query()).status_code for task in found]) == answers
+            assert (await replace(world.caller, uid="9").start(late)).status_code == 400
+            assert (await world.caller.start(late)).json()["code"] == 433  # of two hours later, or longer ago than five minutes
 
 
 async def test_the_rate_is_limited_per_app(tmp_path: Path) -> None:

@@ -131,11 +131,10 @@ async def acquire_for_an_app_removed_meanwhile(world: World) -> httpx.Response:
     keeper = world.plane.app.state.gatekeeper
 
     class Late:
-        customer = keeper.customer
-
-        async def check_app(self, customer_id: str, app_id: str) -> None:
-            await keeper.check_app(customer_id, app_id)
+        async def customer(self, authorization: str, address: str, app_id: str) -> str:
+            customer_id: str = await keeper.customer(authorization, address, app_id)
             await world.accounts.remove_app(app_id)
+            return customer_id
 
     world.plane.app.state.gatekeeper = Late()
     return await world.caller.acquire()

@@ -3,12 +3,22 @@
 import pytest
 
 from recorder.protocol import Ended, Message, PhaseChanged, RenewStorage
+from tests.canary import secret
 from tests.contract.conftest import STORAGE, Task, World, eventually
 from tests.contract.fake_agent import FakeAgent, refusing
 from tests.contract.test_wrong_input import assert_invalid
 
-S3 = {"vendor": 1, "region": 7, "bucket": "rec", "accessKey": "AK", "secretKey": "SK", "stsToken": "t1", "stsExpiration": 1_900_000_000}
-RENEWED = S3 | {"accessKey": "AK2", "secretKey": "SK2", "stsToken": "t2", "stsExpiration": 1_900_003_600}
+NEW_KEY = secret("new-key")
+S3 = {
+    "vendor": 1,
+    "region": 7,
+    "bucket": "rec",
+    "accessKey": "AK",
+    "secretKey": secret("old-key"),
+    "stsToken": "t1",
+    "stsExpiration": 1_900_000_000,
+}
+RENEWED = S3 | {"accessKey": "AK2", "secretKey": NEW_KEY, "stsToken": "t2", "stsExpiration": 1_900_003_600}
 
 
 async def running(world: World, agent: FakeAgent, storage: dict[str, object] = S3, mode: str = "mix") -> Task:
@@ -23,12 +33,12 @@ async def test_the_node_is_told_to_claim_the_new_keys(world: World, agent: FakeA
     answer = await task.post("update", {"storageConfig": RENEWED})
     assert (answer.status_code, answer.json()) == (200, task.identity)
     assert agent.commands(task.sid) == [RenewStorage(sid=task.sid)]
-    assert "SK2" not in repr(agent.received)
+    assert NEW_KEY not in repr(agent.received)
     await agent.claim(task.sid, resume=1)
     claimed = agent.claimed[task.sid]
     assert claimed.epoch == 1
     storage = claimed.spec["storage"]
-    assert [storage[key] for key in ("access_key", "secret_key", "sts_token", "sts_expires_at")] == ["AK2", "SK2", "t2", 1_900_003_600]
+    assert [storage[key] for key in ("access_key", "secret_key", "sts_token", "sts_expires_at")] == ["AK2", NEW_KEY, "t2", 1_900_003_600]
 
 
 async def test_keys_and_lists_in_one_call(world: World, agent: FakeAgent) -> None:
@@ -38,7 +48,7 @@ async def test_keys_and_lists_in_one_call(world: World, agent: FakeAgent) -> Non
     assert [command.type for command in agent.commands(task.sid)] == ["renew_storage", "subscribe"]
     await agent.claim(task.sid)
     spec = agent.claimed[task.sid].spec
-    assert (spec["storage"]["secret_key"], spec["subscription"]["audio"]["uids"]) == ("SK2", [7])
+    assert (spec["storage"]["secret_key"], spec["subscription"]["audio"]["uids"]) == (NEW_KEY, [7])
 
 
 @pytest.mark.parametrize(
@@ -79,4 +89,4 @@ async def test_a_node_that_cannot_claim_them(world: World, reason: str, status: 
         answer = await task.post("update", {"storageConfig": RENEWED})
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         await agent.claim(task.sid)  # by the next worker they are used all the same
-        assert agent.claimed[task.sid].spec["storage"]["secret_key"] == "SK2"
+        assert agent.claimed[task.sid].spec["storage"]["secret_key"] == NEW_KEY

@@ -28,7 +28,7 @@ async def test_start_answers_strings_and_hands_the_spec_to_the_agent(world: Worl
     claimed = agent.claimed[task.sid]
     assert claimed.epoch == 1
     assert claimed.spec["token"] == "secret-token"
-    assert claimed.spec["storage"]["secret_key"] == "SK"
+    assert claimed.spec["storage"]["secret_key"] == STORAGE["secretKey"]
     assert (claimed.spec["channel"], claimed.spec["uid"], claimed.spec["mode"]) == ("room1", 527841, "mix")
 
 

@@ -15,13 +15,14 @@ import pytest
 from pydantic import SecretStr
 
 from recorder.tools.api_client import ApiClient, ApiError, Credentials, RunningRecording, folder_storage
+from tests.canary import secret
 from tests.certificates import self_signed
 from tests.e2e import requests
 from tests.e2e.test_process_death import Serve, answering, family, leaks
 from tests.live import publisher
 from tests.tokens import token_006, token_007
 
-CERTIFICATE = "canary-certificate-51c0ffee"
+CERTIFICATE = secret("certificate-51c0ffee")
 CHANNEL = "room"
 
 

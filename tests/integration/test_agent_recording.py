@@ -41,10 +41,13 @@ from recorder.settings import Recording as RecordingSettings
 from recorder.spec import Layout, RecordingSpec, Storage, Subscription, UidRule
 from storage.journal import Journal
 from tests import seaweedfs
+from tests.canary import secret
 from tests.image_server import image_server, png, whole
 from tests.integration.agent_control import Control
 
 LEASE_SECONDS = 3.5  # the least the settings allow is just below
+
+TOKEN = secret("token")
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ def spec(channel: str, storage: Storage | None = None) -> RecordingSpec:
         uid=1,
         mode="mix",
         storage=storage or local(),
-        token=SecretStr("token-secret"),
+        token=SecretStr(TOKEN),
     )
 
 
@@ -192,8 +195,8 @@ async def test_agent_uploads_the_same_bytes_to_s3(
     playlist = raw.get_object(Bucket=seaweedfs.BUCKET, Key=f"d1/{job.sid}_slices-mp4.m3u8")
     assert (playlist["ContentType"], playlist["CacheControl"]) == ("application/x-mpegURL", "max-age=3")
     assert len(listed(playlist["Body"].read())) == len(control.committed(job.sid)) - 1
-    for secret in (server.owner.secret_key, server.owner.access_key, "token-secret"):
-        assert secret not in agent.log()
+    for hidden in (server.owner.secret_key, server.owner.access_key, TOKEN):
+        assert hidden not in agent.log()
 
 
 async def test_agent_uploads_with_the_keys_it_was_given_last(

@@ -17,10 +17,11 @@ from recorder.access_token import JOIN_CHANNEL, MediaService, build
 from recorder.settings import ConfigError, Hub
 from recorder.tools.publish import PublishError
 from recorder.tools.publish_media import Library
+from tests.canary import secret
 from tests.integration.hub_room import APP, CHANNEL, Roster, publishing, running_hub, until, whip_path
 
 SDP = {"Content-Type": "application/sdp"}
-CERTIFICATE = "c" * 32
+CERTIFICATE = secret("certificate-of-app")
 
 
 @pytest.fixture

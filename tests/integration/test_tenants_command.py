@@ -306,8 +306,7 @@ async def test_customers_of_the_version_before_still_sign_in(tmp_path: Path) -> 
         database.commit()
     async with open_store(f"sqlite+aiosqlite:///{path}") as store:
         keeper = Gatekeeper(store, key)
-        assert await keeper.customer(httpx.BasicAuth("me", "s" * 32)._auth_header, "") == "me"
-        await keeper.check_app("me", "app")
+        assert await keeper.customer(httpx.BasicAuth("me", "s" * 32)._auth_header, "", "app") == "me"
         (app,) = await Accounts(store, key).list_apps()
         assert (app.certificate, app.open_channels, app.max_recordings) == (False, False, None)
     migrated(path, "0001")

@@ -18,11 +18,12 @@ from recorder.hub.access import AppRights, Refused
 from recorder.hub.messages import Denial
 from recorder.hub.rights import AskedRights
 from recorder.settings import Hub
+from tests.canary import secret
 from tests.contract.conftest import World, a_deployment, open_world
 from tests.integration.hub_room import running_hub
 from tests.tokens import token_006, token_007
 
-CERTIFICATE = "c" * 32
+CERTIFICATE = secret("certificate-of-app")
 
 
 class Clock:
