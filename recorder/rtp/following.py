@@ -6,8 +6,7 @@ How a session is agreed upon is the channel's: it hands in a `Signalling`.
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiortc import InvalidAccessError, InvalidStateError, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
@@ -43,8 +42,7 @@ class Signalling(Protocol):
         """The session is over; failures are no matter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a session is to give."""
 
     kinds: frozenset[Kind] = frozenset()

@@ -98,7 +98,7 @@ class Audience:
             self._media.put(Stopped(track))
 
     def frame(self, frame: EncodedFrame) -> None:
-        if self._metering and _admits(self._admitted, frame.track):
+        if self._metering and frame.track.kind == "video" and _admits(self._admitted, frame.track):
             self._metering.frame(frame)
         self._media.put(frame)
 

@@ -9,7 +9,7 @@ Events have their place on the same timeline: the time they came. A layout shows
 before that, so with what people did at that moment, although that picture is made `latency_ms` later.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 
 from mixer import layouts
@@ -257,7 +257,7 @@ class _Voices:
         self._mixer = AudioMixer(channels=self._channels)
         self._encoder = AudioEncoder(around.spec.audio_profile)
         self._sounds: dict[int, Sound] = {}
-        self._waiting: dict[int, list[EncodedFrame]] = {}  # until the mix goes on: decoding one speaker's in a row takes half the time
+        self._waiting: defaultdict[int, list[EncodedFrame]] = defaultdict(list)  # decoding one speaker's in a row takes half the time
         self._start_ns = 0
 
     @property
@@ -268,7 +268,7 @@ class _Voices:
         self._start_ns = start_ns
 
     def take(self, frame: EncodedFrame) -> None:
-        self._waiting.setdefault(frame.track.uid, []).append(frame)
+        self._waiting[frame.track.uid].append(frame)
 
     def forget(self, uid: int) -> None:
         self._decode()

@@ -9,6 +9,7 @@ a quiet moment, and at most until it is 15 ms.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,12 +37,11 @@ class Chunk:
     samples: Samples
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a piece goes: its samples from `skip` on, stretched to `count`, at `start`."""
+class Place(NamedTuple):
+    """Where a piece goes: its samples from `skip` on, stretched to `length`, at `start`."""
 
     start: int
-    count: int
+    length: int
     skip: int
     continues: bool  # the piece before it
 
@@ -113,10 +113,10 @@ class Layer:
             place = self.places.place(count, time_ns, partial(self._continues_quietly, samples, chunks))
             if place.continues:
                 self._run_start = self._run_start if self._run else place.start
-                self._run.append((samples, place.count))
+                self._run.append((samples, place.length))
                 continue
             self._end_run(chunks)
-            if place.count:
+            if place.length:
                 self._stretcher = Stretcher(self._channels)
                 chunks += self._join(place, self._stretcher.stretch(samples, count))
         self._end_run(chunks)
