@@ -32,7 +32,7 @@ from recorder.rtp.srtp import Places, Unprotector
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01  # for who passes packets on
-VOICE_TICK_SECONDS = 0.1  # for who keeps sound alone: default latency minus default patience
+VOICE_TICK_SECONDS = 0.2  # for who keeps sound alone: its latency minus default patience
 RECORDING_TICK_SECONDS = 0.06  # for who keeps pictures, too: waking up costs as much as twenty packets …
 WAITING_TICK_SECONDS = 0.03  # … but while one is missing it shall soon be asked for
 _RECEIVE_BUFFER_BYTES = 2 << 20  # for what comes between two ticks, and while the event loop is busy; net.core.rmem_max limits it
