@@ -58,21 +58,21 @@ class Places:
         self._gone = _NEVER  # before this sample nothing can be laid any more
         self._broken = True
 
-    def passes(self, count: int, time_ns: int) -> bool:
-        """Lay `count` samples that belong to `time_ns` behind the last ones, as they are, when nothing speaks against it, as with
-        most; False: `place` them."""
-        if self.next is None or self._broken:
-            return False
-        late = self._wanted(time_ns) - self.next
+    def follow(self, count: int, time_ns: int) -> int | None:
+        """Where `count` samples that belong to `time_ns` start, when they follow the last ones as they are, as most do; None: `place`
+        them."""
+        start = self.next
+        if start is None or self._broken:
+            return None
+        late = self._wanted(time_ns) - start
         if not -_TOLERATED <= late <= _TOLERATED or abs(late - self._difference) > count // _SLEW + _LEAP:
-            return False
+            return None
         self._unused = min(self._unused + count, max(count, _STRETCH))
-        self.next += count
-        self._difference = late
-        return True
+        self.next, self._difference = start + count, late
+        return start
 
     def place(self, count: int, time_ns: int, is_quiet: Callable[[], bool]) -> Place:
-        """`count` samples that belong to `time_ns` and do not pass."""
+        """`count` samples that belong to `time_ns`."""
         wanted = self._wanted(time_ns)
         late = 0 if self.next is None else wanted - self.next
         if self.next is None or self._broken or abs(late - self._difference) > count // _SLEW + _LEAP:
@@ -81,9 +81,11 @@ class Places:
             self.cuts += 1
             return self._anew(wanted, count)
         self._unused = min(self._unused + count, max(count, _STRETCH))
-        room = self._unused // _STRETCH
-        used = max(-room, min(room, late))
-        self._unused -= abs(used) * _STRETCH
+        used = 0
+        if abs(late) > _TOLERATED:
+            room = self._unused // _STRETCH
+            used = max(-room, min(room, late))
+            self._unused -= abs(used) * _STRETCH
         start = self.next
         self.next, self._difference = start + count + used, late - used
         return Place(start, count + used, 0, continues=True)
@@ -114,19 +116,21 @@ class Layer:
         self._stretcher = Stretcher(channels)
         self._kept = np.zeros((channels, 0), np.float32)
         self._end = 0  # sample where it ends
-        self._run: list[tuple[Samples, int]] = []  # pieces that go on where it ends, each with its length when laid: handled as one
+        self._run: list[tuple[Samples, int]] = []  # that continue each other, each with its length when laid: handled as one
+        self._run_start = 0
 
     def lay(self, pieces: Iterable[tuple[Samples, int]]) -> list[Chunk]:
         """Pieces in their order, each with its time. The result is the same as when each is laid alone, at a fraction of the cost."""
         chunks: list[Chunk] = []
         for samples, time_ns in pieces:
             count = samples.shape[1]
-            if self.places.passes(count, time_ns):
-                self._run.append((samples, count))
+            start = self.places.follow(count, time_ns)
+            if start is not None:
+                self._go_on(start, samples, count)
                 continue
             place = self.places.place(count, time_ns, partial(self._continues_quietly, samples, chunks))
             if place.continues:
-                self._run.append((samples, place.length))
+                self._go_on(place.start, samples, place.length)
                 continue
             self._end_run(chunks)
             if place.length:
@@ -176,9 +180,14 @@ class Layer:
         self._kept = joined[:, given:]
         self._end = start + samples.shape[1]
 
+    def _go_on(self, start: int, samples: Samples, length: int) -> None:
+        if not self._run:
+            self._run_start = start
+        self._run.append((samples, length))
+
     def _end_run(self, chunks: list[Chunk]) -> None:
         if self._run:
-            chunks += self._put(self._end, self._stretcher.stretch_all(self._run))
+            chunks += self._put(self._run_start, self._stretcher.stretch_all(self._run))
             self._run.clear()
 
     def _continues_quietly(self, samples: Samples, chunks: list[Chunk]) -> bool:
