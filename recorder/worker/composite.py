@@ -35,7 +35,7 @@ from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
 PICTURES_NS = SECOND // 15  # of output whose pictures are made together
-SOUND_ALONE_NS = SECOND // 10  # that it is made later than sound with pictures: it is received less often
+SOUND_ALONE_NS = SECOND // 10  # that it is made later than sound with pictures, because its packets are read less often
 SOUND_BLOCKS = 20  # of the encoder that are made together: 427 ms
 STILL_NS = 7 * SECOND // 2  # so long the last picture stays before an image takes its place
 ENCODER_LATE = 10006  # alarm: fewer pictures are made than were asked for
