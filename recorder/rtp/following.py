@@ -6,8 +6,7 @@ How a session is agreed upon is the channel's: it hands in a `Signalling`.
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiortc import InvalidAccessError, InvalidStateError, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
@@ -43,8 +42,7 @@ class Signalling(Protocol):
         """The session is over; failures are no matter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a session is to give."""
 
     kinds: frozenset[Kind] = frozenset()
@@ -68,9 +66,11 @@ class Session:
 class Follower:
     """Keeps one session to one participant, and replaces it when it dies, falls silent, or another set of tracks is wanted."""
 
-    def __init__(self, uid: int, signalling: Signalling) -> None:
+    def __init__(self, uid: int, signalling: Signalling, *, voice_tick_seconds: float = VOICE_TICK_SECONDS) -> None:
+        """`voice_tick_seconds`: how often packets are read while sound alone is wanted."""
         self._uid = uid
         self._signalling = signalling
+        self._voice_tick_seconds = voice_tick_seconds
         self._wanted = Wanted()
         self._sent: frozenset[Kind] = frozenset()  # tracks of which packets should come
         self._changed = asyncio.Event()
@@ -167,7 +167,7 @@ class Follower:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         for kind in sorted(wanted.kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
-        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS if "video" in wanted.kinds else VOICE_TICK_SECONDS)
+        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS if "video" in wanted.kinds else self._voice_tick_seconds)
         name = ""
         try:
             await pc.setLocalDescription(await pc.createOffer())

@@ -32,7 +32,8 @@ from recorder.rtp.srtp import Places, Unprotector
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01  # for who passes packets on
-VOICE_TICK_SECONDS = 0.1  # for who keeps sound alone: default latency minus default patience
+VOICE_TICK_SECONDS = 0.1  # for who keeps sound alone: default latency minus default patience …
+SOUND_ALONE_TICK_SECONDS = 0.2  # … and in a recording without pictures, which is made a tenth of a second later for that
 RECORDING_TICK_SECONDS = 0.06  # for who keeps pictures, too: waking up costs as much as twenty packets …
 WAITING_TICK_SECONDS = 0.03  # … but while one is missing it shall soon be asked for
 _RECEIVE_BUFFER_BYTES = 2 << 20  # for what comes between two ticks, and while the event loop is busy; net.core.rmem_max limits it
@@ -390,7 +391,7 @@ class _Ticker:
             except Exception:  # a packet that breaks one session must not starve the others
                 log.exception("a packet could not be handled")
         now = time.monotonic_ns()
-        wait = VOICE_TICK_SECONDS
+        wait = SOUND_ALONE_TICK_SECONDS
         for tap in tuple(self._taps):
             wait = min(wait, tap.tick_seconds)
             try:

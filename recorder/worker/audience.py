@@ -107,7 +107,7 @@ class Audience:
             self._stop(track)
 
     def frame(self, frame: EncodedFrame) -> None:
-        if self._metering and _admits(self._admitted, frame.track):
+        if self._metering and frame.track.kind == "video" and _admits(self._admitted, frame.track):
             self._metering.frame(frame)
         if self._streams:
             self._streams.frame(frame.track, self._now_ns())

@@ -1,15 +1,15 @@
 """Composite recording: every participant on one canvas and in one mix, encoded once.
 
 Output is made by the clock: picture n belongs to the time `start + n / fps` whatever came in, and shows of every participant the
-picture nearest in capture time. It is made `latency_ms` after that time, so that media still on its way is in it. A machine that
-cannot keep up makes fewer pictures, on the same grid; sound is always whole. Both are made a few at a time: what is done in a
-row finds its code and tables in the processor's cache, and the thread wakes up less often.
+picture nearest in capture time. It is made `latency_ms` after that time, sound alone a little later, so that media still on its way
+is in it. A machine that cannot keep up makes fewer pictures, on the same grid; sound is always whole. Both are made a few at a
+time: what is done in a row finds its code and tables in the processor's cache, and the thread wakes up less often.
 
 Events have their place on the same timeline: the time they came. A layout shows from the first picture on whose time is not
 before that, so with what people did at that moment, although that picture is made `latency_ms` later.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 
 from mixer import layouts
@@ -36,6 +36,7 @@ from recorder.worker.sound import Sound
 
 SECOND = 1_000_000_000
 PICTURES_NS = SECOND // 15  # of output whose pictures are made together
+SOUND_ALONE_NS = SECOND // 10  # that it is made later than sound with pictures, because its packets are read less often
 SOUND_BLOCKS = 20  # of the encoder that are made together: 427 ms
 STILL_NS = 7 * SECOND // 2  # so long the last picture stays before an image takes its place
 ENCODER_LATE = 10006  # alarm: fewer pictures are made than were asked for
@@ -43,7 +44,7 @@ ENCODER_LATE = 10006  # alarm: fewer pictures are made than were asked for
 
 class Composite:
     def __init__(self, around: Surroundings) -> None:
-        self._latency_ns = around.settings.latency_ms * 1_000_000
+        self._latency_ns = around.settings.latency_ms * 1_000_000 + (0 if around.spec.video else SOUND_ALONE_NS)
         self._start_ns: int | None = None  # of the first output picture and sample
         self._events: deque[tuple[int, Event]] = deque()  # not yet due on the output
         self._people: list[int] = []  # in join order, whether they are recorded or not
@@ -269,7 +270,7 @@ class _Voices:
         self._heard_ns: int | None = None  # capture time of the newest frame
         self._encoder = AudioEncoder(around.spec.audio_profile)
         self._sounds: dict[int, Sound] = {}
-        self._waiting: dict[int, list[EncodedFrame]] = {}  # until the mix goes on: decoding one speaker's in a row takes half the time
+        self._waiting: defaultdict[int, list[EncodedFrame]] = defaultdict(list)  # decoding one speaker's in a row takes half the time
         self._start_ns = 0
 
     @property
@@ -281,7 +282,7 @@ class _Voices:
 
     def take(self, frame: EncodedFrame) -> None:
         self._heard_ns = max(frame.time_ns, self._heard_ns or frame.time_ns)
-        self._waiting.setdefault(frame.track.uid, []).append(frame)
+        self._waiting[frame.track.uid].append(frame)
 
     def forget(self, uid: int) -> None:
         self._decode()

@@ -9,6 +9,7 @@ a quiet moment, and at most until it is 15 ms.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,12 +37,11 @@ class Chunk:
     samples: Samples
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a piece goes: its samples from `skip` on, stretched to `count`, at `start`."""
+class Place(NamedTuple):
+    """Where a piece goes: its samples from `skip` on, stretched to `length`, at `start`."""
 
     start: int
-    count: int
+    length: int
     skip: int
     continues: bool  # the piece before it
 
@@ -58,9 +58,22 @@ class Places:
         self._gone = _NEVER  # before this sample nothing can be laid any more
         self._broken = True
 
+    def follow(self, count: int, time_ns: int) -> int | None:
+        """Where `count` samples that belong to `time_ns` start, when they follow the last ones as they are, as most do; None: `place`
+        them."""
+        start = self.next
+        if start is None or self._broken:
+            return None
+        late = self._wanted(time_ns) - start
+        if not -_TOLERATED <= late <= _TOLERATED or abs(late - self._difference) > count // _SLEW + _LEAP:
+            return None
+        self._unused = min(self._unused + count, max(count, _STRETCH))
+        self.next, self._difference = start + count, late
+        return start
+
     def place(self, count: int, time_ns: int, is_quiet: Callable[[], bool]) -> Place:
         """`count` samples that belong to `time_ns`."""
-        wanted = (time_ns - self._zero_ns) * RATE_HZ // 1_000_000_000 - Stretcher.DELAY
+        wanted = self._wanted(time_ns)
         late = 0 if self.next is None else wanted - self.next
         if self.next is None or self._broken or abs(late - self._difference) > count // _SLEW + _LEAP:
             return self._anew(wanted, count)
@@ -81,6 +94,9 @@ class Places:
         """What was laid has ended, and nothing can be laid before this sample any more."""
         self._gone, self._broken = before, True
 
+    def _wanted(self, time_ns: int) -> int:
+        return (time_ns - self._zero_ns) * RATE_HZ // 1_000_000_000 - Stretcher.DELAY
+
     def _anew(self, wanted: int, count: int) -> Place:
         """At its own time, as far as there is room."""
         start = max(wanted, self._gone, wanted if self.next is None else self.next)
@@ -100,9 +116,7 @@ class Layer:
         self._stretcher = Stretcher(channels)
         self._kept = np.zeros((channels, 0), np.float32)
         self._end = 0  # sample where it ends
-        self._run: list[
-            tuple[Samples, int]
-        ] = []  # pieces that continue each other, each with its length when laid: they are handled as one
+        self._run: list[tuple[Samples, int]] = []  # that continue each other, each with its length when laid: handled as one
         self._run_start = 0
 
     def lay(self, pieces: Iterable[tuple[Samples, int]]) -> list[Chunk]:
@@ -110,13 +124,16 @@ class Layer:
         chunks: list[Chunk] = []
         for samples, time_ns in pieces:
             count = samples.shape[1]
+            start = self.places.follow(count, time_ns)
+            if start is not None:
+                self._go_on(start, samples, count)
+                continue
             place = self.places.place(count, time_ns, partial(self._continues_quietly, samples, chunks))
             if place.continues:
-                self._run_start = self._run_start if self._run else place.start
-                self._run.append((samples, place.count))
+                self._go_on(place.start, samples, place.length)
                 continue
             self._end_run(chunks)
-            if place.count:
+            if place.length:
                 self._stretcher = Stretcher(self._channels)
                 chunks += self._join(place, self._stretcher.stretch(samples, count))
         self._end_run(chunks)
@@ -162,6 +179,11 @@ class Layer:
             yield Chunk(start - self._kept.shape[1], joined[:, :given])
         self._kept = joined[:, given:]
         self._end = start + samples.shape[1]
+
+    def _go_on(self, start: int, samples: Samples, length: int) -> None:
+        if not self._run:
+            self._run_start = start
+        self._run.append((samples, length))
 
     def _end_run(self, chunks: list[Chunk]) -> None:
         if self._run:

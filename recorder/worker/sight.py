@@ -6,7 +6,6 @@ Only participants who are shown are decoded; one who is shown again begins at th
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import cast
 
 from mixer.picture import Picture
@@ -45,7 +44,7 @@ class Sight:
         for index in reversed(range(len(self._waiting))):
             if self._waiting[index].time_ns <= frame.time_ns:
                 break
-            self._waiting[index] = replace(self._waiting[index], time_ns=frame.time_ns)
+            self._waiting[index] = self._waiting[index]._replace(time_ns=frame.time_ns)
         self._waiting.append(frame)
 
     def show(self, shown: bool) -> None:

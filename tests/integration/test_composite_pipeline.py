@@ -4,13 +4,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from recorder.frames import EncodedFrame, Track
+from recorder.media.encode import FRAME_SAMPLES, RATE
 from recorder.protocol import FileOpened, SliceCommitted
+from recorder.rtp.tap import SOUND_ALONE_TICK_SECONDS, VOICE_TICK_SECONDS
+from recorder.settings import Recording
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
-from recorder.worker.composite import Composite
+from recorder.worker.composite import SOUND_BLOCKS, Composite
 from recorder.worker.pipeline import Joined, Left, Stopped
 from tests.integration.media import SECOND, Person
 from tests.integration.straight_line import Recorded, record
@@ -151,6 +155,21 @@ def test_media_that_starts_minutes_after_joining_starts_the_files(tmp_path: Path
     assert recorded.slices[0].start_ns == 300 * SECOND
     assert abs(sum(item.duration_ns for item in recorded.slices) - 4 * SECOND) < 0.1 * SECOND
     assert len(measure.av_offsets(recorded.joined(tmp_path), tone_hz(101))) >= 3
+
+
+@pytest.mark.parametrize(
+    ("video", "complete_ns", "tick_seconds"),
+    [(True, 0, VOICE_TICK_SECONDS), (False, SOUND_BLOCKS * FRAME_SAMPLES * SECOND // RATE, SOUND_ALONE_TICK_SECONDS)],
+)
+def test_a_packet_that_was_waited_for_as_long_as_any_is_in_the_mix(
+    tmp_path: Path, video: bool, complete_ns: int, tick_seconds: float
+) -> None:
+    """It is read one tick after it has come, at the latest."""
+    defaults = Recording()
+    pipeline = Recorded(tmp_path).pipeline(_spec(video=video), latency_ms=defaults.latency_ms)
+    pipeline.take(EncodedFrame(Track(101, "audio"), "opus", b"\xfc\xff\xfe", True, 0), 0)
+    assert pipeline.due_ns() - complete_ns >= defaults.jitter_ms * 1_000_000 + round(tick_seconds * SECOND)
+    pipeline.close(SECOND)
 
 
 def test_the_last_sound_before_a_gap_is_heard_though_nothing_follows(tmp_path: Path) -> None:

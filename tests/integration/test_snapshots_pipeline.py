@@ -182,7 +182,7 @@ def test_an_hour_between_two_pictures_keeps_nothing_until_shortly_before(tmp_pat
 def test_a_turned_camera_gives_an_upright_picture(tmp_path: Path, rotation: int) -> None:
     room = Room(tmp_path / "spool", _spec(1))
     person = Person(101, sound=False, end=2)
-    room.take(replace(frame, rotation=rotation) for frame in person.frames())
+    room.take(frame._replace(rotation=rotation) for frame in person.frames())
     room.pipeline.close(2 * SECOND)
     (shot, _) = _shots(room.recorded, 101)
     assert _psnr(room.recorded, shot, person, rotation) > 33
@@ -217,7 +217,7 @@ def test_a_failing_compressor_is_counted_and_costs_no_recording(tmp_path: Path, 
 def test_broken_frames_are_counted_and_the_next_keyframe_helps(tmp_path: Path) -> None:
     room = Room(tmp_path / "spool", _spec(1))
     frames = list(Person(101, "vp8", sound=False, end=6).frames())  # keyframes at 0, 2 and 4
-    room.take(replace(frame, payload=b"\x01\x02") if 2 * SECOND < frame.time_ns < 3 * SECOND else frame for frame in frames)
+    room.take(frame._replace(payload=b"\x01\x02") if 2 * SECOND < frame.time_ns < 3 * SECOND else frame for frame in frames)
     room.pipeline.close(6 * SECOND)
     assert [round(shot.start_ns / SECOND) for shot in _shots(room.recorded, 101)] == [1, 2, 4, 5, 6]
 

@@ -129,7 +129,7 @@ async def test_too_many_frames_cost_pictures_and_no_sound(tmp_path: Path) -> Non
             await asyncio.sleep(0.02)
     recorded.thread.put(pictures)  # refers to one that is missing
     assert (recorded.thread.frames_dropped, asked[-1:]) == (2, [Track(102, "video")])
-    recorded.thread.put(replace(pictures, keyframe=True))
+    recorded.thread.put(pictures._replace(keyframe=True))
     recorded.thread.put(pictures)
     assert recorded.thread.frames_dropped == 2
     await asyncio.to_thread(recorded.thread.close)

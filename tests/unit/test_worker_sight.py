@@ -1,7 +1,6 @@
 """A participant's picture: what is decoded, and when a keyframe is asked for."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from recorder.frames import EncodedFrame, Track
 from recorder.worker.sight import Sight
@@ -72,7 +71,7 @@ def test_a_decoder_that_gives_nothing_is_replaced() -> None:
     assert sight.latest(first.time_ns) is not None
     before = len(asked)
     for frame in others[:35]:
-        sight.take(replace(frame, payload=b"\x00\x00\x00\x01\x61garbage", keyframe=False))
+        sight.take(frame._replace(payload=b"\x00\x00\x00\x01\x61garbage", keyframe=False))
         assert sight.latest(frame.time_ns) is None
     assert len(asked) > before
     for frame in others[35:]:
@@ -84,7 +83,7 @@ def test_a_frame_whose_time_ran_ahead_does_not_hold_up_those_that_follow() -> No
     """A stream that began anew: its times go back, but what was sent first is decoded first."""
     sight, _ = _sight()
     sight.show(True)
-    ahead = [replace(frame, time_ns=frame.time_ns + SECOND) for frame in _frames([0, 1, 2])]
+    ahead = [frame._replace(time_ns=frame.time_ns + SECOND) for frame in _frames([0, 1, 2])]
     following = _frames([3, 4])
     for frame in [*ahead, *following]:
         sight.take(frame)
@@ -99,7 +98,7 @@ def test_frames_that_are_far_too_late_are_decoded_and_the_last_is_shown() -> Non
     sight, asked = _sight()
     sight.show(True)
     for frame in _frames([0, 1, 2, 3]):
-        sight.take(replace(frame, time_ns=frame.time_ns - 5 * SECOND))
+        sight.take(frame._replace(time_ns=frame.time_ns - 5 * SECOND))
     assert sight.latest(0) is not None
     assert sight.is_empty
     assert len(asked) == 1

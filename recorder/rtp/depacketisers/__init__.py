@@ -5,8 +5,7 @@ unit; `reset()` is called where packets are missing. What is kept between two ca
 """
 
 import importlib
-from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import NamedTuple, Protocol, get_args
 
 from recorder.frames import Codec
 
@@ -15,8 +14,7 @@ CODECS: frozenset[str] = frozenset(get_args(Codec))  # those with a file here
 MAX_UNIT_BYTES = 4 << 20  # of one access unit: ten times a keyframe of 4K; what grows beyond it is no picture
 
 
-@dataclass(frozen=True, slots=True)
-class AccessUnit:
+class AccessUnit(NamedTuple):
     """One complete picture with all its layers, or one packet of sound."""
 
     timestamp: int  # RTP, 32 bits
