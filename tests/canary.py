@@ -8,6 +8,7 @@ import base64
 import json
 import logging
 import mmap
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -54,9 +55,10 @@ def _search_deployment(given: Path) -> Iterator[str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            yield path
+    for parent, _, names in os.walk(folder):  # passes over what somebody removes meanwhile
+        for path in map(Path(parent).joinpath, names):
+            if path.is_file() and not path.is_symlink():
+                yield path
 
 
 def _holds(path: Path, needles: Iterable[bytes]) -> bool:
