@@ -62,8 +62,10 @@ def test_secrets_of_processes_are_found(how: str) -> None:
     arguments = [f"{mark}-key"] if how == "cmdline" else []
     environment = {**os.environ, "KEY": f"{mark}-key"} if how == "environ" else None
     with subprocess.Popen(
-        [sys.executable, "-c", "input()", *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", "print(flush=True); input()", *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
+        assert process.stdout
+        process.stdout.readline()  # it is running
         watch.look_at_processes()
         process.communicate(b"\n")
     (line,) = watch.found
