@@ -125,7 +125,7 @@ class Agent:
 
         What waits for a customer's store is taken up at the next start.
         """
-        busy = [one for one in self._recordings.values() if not (one.resting and one.told)]
+        busy = [one for one in self._recordings.values() if not one.resting]
         return not busy or (not self._bus.connected and all(one.waits_for_control for one in busy))
 
     async def _measure(self) -> None:
@@ -157,9 +157,7 @@ class Agent:
     # ---- the control plane ---------------------------------------------------------------------------------------
 
     def _hello(self) -> AgentHello:
-        return AgentHello(
-            node=self._settings.agent.node, live=tuple(sid for sid, one in self._recordings.items() if not (one.resting and one.told))
-        )
+        return AgentHello(node=self._settings.agent.node, live=tuple(sid for sid, one in self._recordings.items() if not one.resting))
 
     async def _handle(self, message: Message) -> Message:
         match message:

@@ -57,6 +57,7 @@ class Recording:
         self._finished = history.finished
         self._finished_ms = history.finished_ms
         self._closed = history.closed
+        self._resting = history.finished is not None and not history.closed
         self._uploader_started = history.uploader_started
         self._progress = UploadProgress(lambda: self._uploads.lost)
         self._events = EventLog(sid, spool.uploads, history, noted=self._progress.note)
@@ -108,12 +109,7 @@ class Recording:
     @property
     def resting(self) -> bool:
         """Its end is told; what is left is to bring files to the customer's store once that takes them."""
-        return self._finished is not None
-
-    @property
-    def told(self) -> bool:
-        """The control plane knows everything that has happened so far."""
-        return self._events.all_delivered
+        return self._resting and self._events.all_delivered
 
     @property
     def over(self) -> bool:
@@ -129,7 +125,9 @@ class Recording:
     def waits_for_control(self) -> bool:
         """Nothing can be done before a control plane is there: to give the recording or the bucket's keys, or to be told the end."""
         claimed = self._ownership.claimed.is_set()
-        return self._events.epoch is None or (self.over and (self.resting or not claimed or self._uploads.waits_for_signature))
+        return self._events.epoch is None or (
+            self.over and (self._finished is not None or not claimed or self._uploads.waits_for_signature)
+        )
 
     def stop(self, reason: Reason) -> None:
         self._supervisor.stop(reason)
@@ -227,6 +225,7 @@ class Recording:
         """After the end: bring to the customer's store what it refused or was not there to take, for some days."""
         assert self._finished
         assert self._finished_ms
+        self._resting = True
         log.warning("files wait for the customer's storage", extra={"folder": str(self._spool.folder)})
         await self._ownership.claimed.wait()
         until_seconds = self._finished_ms / 1000 + self._node.settings.agent.rescue_days * _DAY_SECONDS
@@ -238,7 +237,7 @@ class Recording:
         except TimeoutError:
             done = BackupDone(uploading=self._finished.uploading, detail="the customer's storage did not take it in time")
         log.info("nothing waits any more", extra={"uploading": done.uploading})
-        self._closed = True
+        self._closed, self._resting = True, False
         await self._events.emit(done)
         await self._events.flushed()
 
