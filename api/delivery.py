@@ -83,6 +83,7 @@ class Delivery:
         schedule: Schedule,
         now_ms: Callable[[], int],
         hosts: Hosts | None = None,
+        lease_ms: int = LEASE_MS,
     ) -> None:
         self._store = store
         self._outbox = outbox
@@ -91,6 +92,7 @@ class Delivery:
         self._schedule = schedule
         self._now_ms = now_ms
         self._hosts = hosts or Hosts()
+        self._lease_ms = lease_ms
         self._random = secrets.SystemRandom()
         self._results: list[_Result] = []
         self._under_way = 0
@@ -188,12 +190,13 @@ class Delivery:
             .limit(room)
             .with_for_update(skip_locked=True)
         )
+        lease_ms = now_ms + self._lease_ms
         claims = [
-            _Claim(Letter(*row[:5]), endpoint.app_id, destination, host, row.attempts, row.created_ms, now_ms + LEASE_MS)
+            _Claim(Letter(*row[:5]), endpoint.app_id, destination, host, row.attempts, row.created_ms, lease_ms)
             for row in await session.execute(chosen)
         ]
         leased = update(Notice).where(Notice.notice_id.in_([claim.letter.notice_id for claim in claims]))
-        await session.execute(leased.values(lease_ms=now_ms + LEASE_MS).execution_options(synchronize_session=False))
+        await session.execute(leased.values(lease_ms=lease_ms).execution_options(synchronize_session=False))
         return claims
 
     async def _attempt(self, claim: _Claim) -> None:

@@ -56,7 +56,7 @@ async def open_plane(
         ConfigError: keys, credentials or database cannot be used.
     """
     key = load_master_key(settings.key_file)
-    async with open_sender(settings.callbacks) as (sender, policy), open_store(settings.database_url) as store:
+    async with open_sender(settings.callbacks) as sender, open_store(settings.database_url) as store:
         await ensure_first_credentials(settings, Accounts(store, key))
         changes, vault, outbox, signers = Changes(), Vault(key), Outbox(), Signers(key)
         ledger = Ledger(store=store, vault=vault, changes=changes, now_ms=now_ms)
@@ -75,7 +75,7 @@ async def open_plane(
             patience=patience,
         )
         delivery = Delivery(store=store, outbox=outbox, sender=sender, signers=signers, schedule=settings.callbacks.retries, now_ms=now_ms)
-        endpoints = Endpoints(store=store, signers=signers, sender=sender, policy=policy, settings=settings.callbacks, now_ms=now_ms)
+        endpoints = Endpoints(store=store, signers=signers, sender=sender, now_ms=now_ms)
         rates = Buckets(per_second=settings.api.requests_per_second)
 
         async def ready() -> str | None:
