@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from api import retries
+from api.claims import WAITING, Claim, claim_runs, due_endpoints
 from api.endpoints import Signers
 from api.hosts import Hosts
 from api.outbox import Outbox
 from api.retries import Schedule
-from api.sending import GONE, Destination, Letter, Outcome, Sender
+from api.sending import GONE, Destination, Outcome, Sender
 from api.store import Store
 from api.tables import Endpoint, Notice
 from recorder import metrics
@@ -33,17 +33,14 @@ from recorder.outbound import BadUrl, Place
 
 log = logging.getLogger(__name__)
 
-HOLD_MS: Final = 60_000  # how long a notice waits behind one of the same recording that fails
 LEASE_MS: Final = 20_000  # twice what an attempt takes at most
+_ATTEMPT_MS: Final = 11_000
 LOOK_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 10.0
 KEEP_SENT_MS: Final = 7 * 86_400_000
 KEEP_DEAD_MS: Final = 30 * 86_400_000
 _MOST_AT_ONCE: Final = 512  # to all hosts
 _MOST_DELETED: Final = 1000  # at once, so that nobody waits long for the database
-
-# A literal, for with a parameter SQLite would not see that the partial indices fit.
-_WAITING: Final[ColumnElement[str]] = literal_column("'waiting'")
 
 _notices: Final = Notice.__table__
 _DELIVERED: Final = (
@@ -54,19 +51,16 @@ _DELIVERED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    letter: Letter
-    app_id: str
-    destination: Destination
+class _Run:
+    """Notices of one recording, or one alone."""
+
     host: str
-    failures: int
-    created_ms: int
-    lease_ms: int
+    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    claim: _Claim
+    claim: Claim
     outcome: Outcome
     notify_ms: int
     ended_ms: int
@@ -83,6 +77,7 @@ class Delivery:
         schedule: Schedule,
         now_ms: Callable[[], int],
         hosts: Hosts | None = None,
+        lease_ms: int = LEASE_MS,
     ) -> None:
         self._store = store
         self._outbox = outbox
@@ -91,8 +86,10 @@ class Delivery:
         self._schedule = schedule
         self._now_ms = now_ms
         self._hosts = hosts or Hosts()
+        self._lease_ms = lease_ms
         self._random = secrets.SystemRandom()
         self._results: list[_Result] = []
+        self._released: list[Claim] = []  # not tried after all
         self._under_way = 0
         self._resting: dict[str, int] = {}  # app id → until when its receiver wants to be left alone
 
@@ -116,20 +113,22 @@ class Delivery:
 
     async def look(self, group: TaskGroup) -> None:
         """Write down how attempts ended, and begin those that are due in `group`."""
-        results = list(self._results)
-        if not results and not await self._is_anything_due():
+        results, released = list(self._results), list(self._released)
+        if not results and not released and not await self._is_anything_due():
             return
         async with self._store.write() as session:
             await _deliver(session, [result for result in results if result.outcome.failure is None])
             for result in results:
                 if result.outcome.failure is not None:
                     await self._settle_failure(session, result)
-            claims = await self._claim_due(session)
+            await _release(session, released)
+            runs = await self._claim_due(session)
         del self._results[: len(results)]
-        for claim in claims:
-            self._hosts.begin(claim.host)
+        del self._released[: len(released)]
+        for run in runs:
+            self._hosts.begin(run.host)
             self._under_way += 1
-            group.create_task(self._attempt(claim))
+            group.create_task(self._send(run))
 
     async def tidy(self) -> None:
         """Let go of what is old and of what has no receiver any more, and count the rest."""
@@ -138,12 +137,12 @@ class Delivery:
         async with self._store.read() as session:
             counts = await session.execute(select(Notice.state, func.count()).where(Notice.state != "sent").group_by(Notice.state))
             states = {row.state: row[1] for row in counts}
-            lost = await session.scalar(select(Notice.notice_id).where(Notice.state == _WAITING, ~active).limit(1))
+            lost = await session.scalar(select(Notice.notice_id).where(Notice.state == WAITING, ~active).limit(1))
             old = or_(
                 and_(Notice.state == "sent", Notice.done_ms < now_ms - KEEP_SENT_MS),
                 and_(Notice.state == "dead", Notice.done_ms < now_ms - KEEP_DEAD_MS),
             )
-            outdated = (await session.scalars(select(Notice.notice_id).where(Notice.state != _WAITING, old).limit(_MOST_DELETED))).all()
+            outdated = (await session.scalars(select(Notice.notice_id).where(Notice.state != WAITING, old).limit(_MOST_DELETED))).all()
         metrics.CALLBACKS_WAITING.set(states.get("waiting", 0))
         metrics.CALLBACKS_DEAD.set(states.get("dead", 0))
         metrics.CALLBACK_HOSTS_OPEN.set(self._hosts.open)
@@ -155,48 +154,53 @@ class Delivery:
 
     async def _is_anything_due(self) -> bool:
         async with self._store.read() as session:
-            return await session.scalar(_due_endpoints(self._now_ms()).limit(1)) is not None
+            return await session.scalar(due_endpoints(self._now_ms()).limit(1)) is not None
 
-    async def _claim_due(self, session: AsyncSession) -> list[_Claim]:
+    async def _claim_due(self, session: AsyncSession) -> list[_Run]:
         now_ms = self._now_ms()
-        endpoints = list((await session.scalars(_due_endpoints(now_ms))).all())
+        endpoints = list((await session.scalars(due_endpoints(now_ms))).all())
         self._random.shuffle(endpoints)  # none is always the last to be given room
-        claims: list[_Claim] = []
+        runs: list[_Run] = []
         taken: Counter[str] = Counter()
         for endpoint in endpoints:
             if self._resting.get(endpoint.app_id, 0) > now_ms:
                 continue
             self._resting.pop(endpoint.app_id, None)
             host = _host(endpoint.url)
-            room = min(self._hosts.room(host) - taken[host], _MOST_AT_ONCE - self._under_way - len(claims))
-            if room > 0:
-                mine = await self._claim(session, endpoint, host, room, now_ms)
-                taken[host] += len(mine)
-                claims += mine
-        return claims
+            room = min(self._hosts.room(host) - taken[host], _MOST_AT_ONCE - self._under_way - len(runs))
+            destination = self._destination(endpoint, now_ms) if room > 0 else None
+            if destination:
+                lease_ms = now_ms + self._lease_ms
+                found = await claim_runs(session, endpoint.app_id, destination, most=room, now_ms=now_ms, lease_ms=lease_ms)
+                taken[host] += len(found)
+                runs += [_Run(host, tuple(claims)) for claims in found]
+        return runs
 
-    async def _claim(self, session: AsyncSession, endpoint: Endpoint, host: str, room: int, now_ms: int) -> list[_Claim]:
+    def _destination(self, endpoint: Endpoint, now_ms: int) -> Destination | None:
         try:
-            destination = Destination(endpoint.url, self._signers.open(endpoint, now_ms))
+            return Destination(endpoint.url, self._signers.open(endpoint, now_ms))
         except InvalidTag:
             log.exception("the secret of an endpoint was sealed with another master key", extra={"app": endpoint.app_id})
-            return []
-        chosen = (
-            select(Notice.notice_id, Notice.event_type, Notice.product_id, Notice.sid, Notice.payload, Notice.attempts, Notice.created_ms)
-            .where(Notice.app_id == endpoint.app_id, _is_due(now_ms), ~_is_held(now_ms))
-            .order_by(Notice.next_ms, Notice.sequence)
-            .limit(room)
-            .with_for_update(skip_locked=True)
-        )
-        claims = [
-            _Claim(Letter(*row[:5]), endpoint.app_id, destination, host, row.attempts, row.created_ms, now_ms + LEASE_MS)
-            for row in await session.execute(chosen)
-        ]
-        leased = update(Notice).where(Notice.notice_id.in_([claim.letter.notice_id for claim in claims]))
-        await session.execute(leased.values(lease_ms=now_ms + LEASE_MS).execution_options(synchronize_session=False))
-        return claims
+            return None
 
-    async def _attempt(self, claim: _Claim) -> None:
+    async def _send(self, run: _Run) -> None:
+        """One after the other, until one fails: the others are then for a later run, as they are when the lease ends."""
+        tried, answered = 0, False
+        try:
+            for claim in run.claims:
+                if tried and self._now_ms() > claim.lease_ms - _ATTEMPT_MS:
+                    break
+                outcome = await self._attempt(claim)
+                tried, answered = tried + 1, outcome.answered
+                if outcome.failure is not None:
+                    break
+        finally:
+            self._under_way -= 1
+            self._hosts.end(run.host, answered=answered)
+        self._released += run.claims[tried:]
+        self._outbox.filled.set()
+
+    async def _attempt(self, claim: Claim) -> Outcome:
         started_ms = self._now_ms()
         if claim.failures == 0:
             metrics.CALLBACK_SECONDS.observe(max(0, started_ms - claim.created_ms) / 1000)
@@ -205,20 +209,18 @@ class Delivery:
             outcome = await self._sender.send(claim.letter, claim.destination, attempt=claim.failures, now_ms=started_ms)
         except Exception:  # one receiver, whatever it does, is no reason to stop delivering to the others
             log.exception("an attempt to deliver a notice broke", extra={"app": claim.app_id, "notice": claim.letter.notice_id})
-        finally:
-            self._under_way -= 1
-            self._hosts.end(claim.host, answered=outcome.answered)
         if outcome.rest_until_ms > started_ms:
             self._resting[claim.app_id] = outcome.rest_until_ms
         self._results.append(_Result(claim, outcome, started_ms, self._now_ms()))
         self._outbox.filled.set()
+        return outcome
 
     async def _settle_failure(self, session: AsyncSession, result: _Result) -> None:
         claim, outcome, ended_ms = result.claim, result.outcome, result.ended_ms
         tried = {"attempts": claim.failures + 1, "notify_ms": result.notify_ms, "failure": outcome.failure, "lease_ms": 0}
         still_ours = (  # when this one was slow another control plane may have it by now, or it was given up or delivered
             update(Notice)
-            .where(Notice.notice_id == claim.letter.notice_id, Notice.state == _WAITING, Notice.lease_ms == claim.lease_ms)
+            .where(Notice.notice_id == claim.letter.notice_id, Notice.state == WAITING, Notice.lease_ms == claim.lease_ms)
             .execution_options(synchronize_session=False)
         )
         again_ms = retries.next_ms(self._schedule, claim.failures + 1, ended_ms, self._random.random)
@@ -246,7 +248,14 @@ async def _deliver(session: AsyncSession, results: list[_Result]) -> None:
     await connection.execute(_DELIVERED, rows)
 
 
-async def _disable(session: AsyncSession, claim: _Claim, now_ms: int) -> None:
+async def _release(session: AsyncSession, claims: list[Claim]) -> None:
+    for lease_ms in {claim.lease_ms for claim in claims}:
+        ours = [claim.letter.notice_id for claim in claims if claim.lease_ms == lease_ms]
+        freed = update(Notice).where(Notice.notice_id.in_(ours), Notice.lease_ms == lease_ms, Notice.state == WAITING)
+        await session.execute(freed.values(lease_ms=0).execution_options(synchronize_session=False))
+
+
+async def _disable(session: AsyncSession, claim: Claim, now_ms: int) -> None:
     """The receiver says that it is gone for good: nothing more is sent to it until its owner sets it anew."""
     told = await session.execute(
         update(Endpoint)
@@ -264,33 +273,12 @@ async def _disable(session: AsyncSession, claim: _Claim, now_ms: int) -> None:
 async def _give_up(session: AsyncSession, which: ColumnElement[bool], why: str, now_ms: int) -> None:
     given_up = (
         update(Notice)
-        .where(Notice.state == _WAITING, which)
+        .where(Notice.state == WAITING, which)
         .values(state="dead", failure=why, done_ms=now_ms)
         .returning(Notice.notice_id)
         .execution_options(synchronize_session=False)
     )
     metrics.DEAD_LETTERS.inc(len((await session.execute(given_up)).all()))
-
-
-def _is_due(now_ms: int) -> ColumnElement[bool]:
-    return and_(Notice.state == _WAITING, Notice.next_ms <= now_ms, Notice.lease_ms <= now_ms)
-
-
-def _is_held(now_ms: int) -> ColumnElement[bool]:
-    """Whether an earlier notice of the same recording goes first: one not tried yet, or one that fails, for a while."""
-    earlier = aliased(Notice)
-    recently = now_ms - HOLD_MS
-    return exists().where(
-        earlier.sid == Notice.sid,
-        earlier.state == _WAITING,
-        earlier.sequence < Notice.sequence,
-        or_(earlier.first_failed_ms.is_(None), and_(earlier.first_failed_ms > recently, Notice.created_ms > recently)),
-    )
-
-
-def _due_endpoints(now_ms: int) -> Select[Endpoint]:
-    has_due = exists().where(Notice.app_id == Endpoint.app_id, _is_due(now_ms))
-    return select(Endpoint).where(Endpoint.enabled, Endpoint.gone_ms.is_(None), has_due)
 
 
 def _host(url: str) -> str:

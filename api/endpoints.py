@@ -1,6 +1,5 @@
 """Where apps want their notices, with the secrets that sign them, and what could not be delivered there."""
 
-import asyncio
 import contextlib
 import json
 import re
@@ -20,7 +19,7 @@ from api.sending import DELIVERED, Destination, Letter, Sender
 from api.store import Store
 from api.tables import Endpoint, Notice
 from api.vault import Safe
-from recorder.outbound import AddressPolicy, BadUrl, ForbiddenAddress, Place
+from recorder.outbound import AddressPolicy, BadUrl, ForbiddenAddress
 from recorder.outbound_http import open_client
 from recorder.settings import Callbacks, ConfigError, Settings
 
@@ -31,7 +30,6 @@ EVENT_TYPES: Final = frozenset(
 )  # what may be selected
 _SECRET: Final = re.compile(r"[\x21-\x7e]{8,128}", re.ASCII)
 _DEAD_PAGE: Final = 100
-_LOOK_UP_SECONDS: Final = 3
 # As the original's health check: what a test event met, where that was no status of HTTP.
 _CODES: Final = {"timeout": 590, "unresolved": 591, "tls": 592}
 
@@ -106,21 +104,10 @@ class Signers:
 
 
 class Endpoints:
-    def __init__(
-        self,
-        *,
-        store: Store,
-        signers: Signers,
-        sender: Sender,
-        policy: AddressPolicy,
-        settings: Callbacks,
-        now_ms: Callable[[], int] = unix_ms,
-    ) -> None:
+    def __init__(self, *, store: Store, signers: Signers, sender: Sender, now_ms: Callable[[], int] = unix_ms) -> None:
         self._store = store
         self._signers = signers
         self._sender = sender
-        self._policy = policy
-        self._settings = settings
         self._now_ms = now_ms
 
     async def show(self, app_id: str) -> EndpointView:
@@ -262,22 +249,16 @@ class Endpoints:
         if len(url) > LONGEST_URL:
             return f"url: has more than {LONGEST_URL} characters"
         try:
-            place = Place.of(url)
-            if not place.secure and not self._settings.allow_http:
-                return "url: must begin with https://"
-            async with asyncio.timeout(_LOOK_UP_SECONDS):
-                await asyncio.to_thread(self._policy.check, place.host)
+            await self._sender.check(url)
         except BadUrl as error:
             return f"url: {error}"
         except ForbiddenAddress:
             return "url: its host has an address that is not allowed"
-        except (OSError, TimeoutError):
-            pass  # it may be known later; what is sent is checked again
         return None
 
 
 @contextlib.asynccontextmanager
-async def open_sender(settings: Callbacks) -> AsyncIterator[tuple[Sender, AddressPolicy]]:
+async def open_sender(settings: Callbacks) -> AsyncIterator[Sender]:
     """Raises:
     ConfigError: `callbacks.authorities` cannot be read.
     """
@@ -287,14 +268,14 @@ async def open_sender(settings: Callbacks) -> AsyncIterator[tuple[Sender, Addres
             client = await stack.enter_async_context(open_client(policy, plain_http=settings.allow_http, authorities=settings.authorities))
         except OSError as error:  # ssl.SSLError is one
             raise ConfigError(f"callbacks.authorities: {settings.authorities} is no PEM file that can be read") from error
-        yield Sender(client), policy
+        yield Sender(client)
 
 
 @contextlib.asynccontextmanager
 async def open_endpoints(settings: Settings) -> AsyncIterator[Endpoints]:
     """The endpoints of the deployment, beside a control plane that may be running; raises as `open_deployment`."""
-    async with open_deployment(settings) as (store, key), open_sender(settings.callbacks) as (sender, policy):
-        yield Endpoints(store=store, signers=Signers(key), sender=sender, policy=policy, settings=settings.callbacks)
+    async with open_deployment(settings) as (store, key), open_sender(settings.callbacks) as sender:
+        yield Endpoints(store=store, signers=Signers(key), sender=sender)
 
 
 async def _need_endpoint(session: AsyncSession, app_id: str) -> Endpoint:

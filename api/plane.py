@@ -60,7 +60,7 @@ async def open_plane(
         ConfigError: keys, credentials or database cannot be used.
     """
     key, now_ms = load_master_key(settings.key_file), Steady(now_ms)
-    async with open_sender(settings.callbacks) as (sender, policy), open_store(settings.database_url) as store:
+    async with open_sender(settings.callbacks) as sender, open_store(settings.database_url) as store:
         await ensure_first_credentials(settings, Accounts(store, key))
         changes, vault, outbox, signers = Changes(), Vault(key), Outbox(), Signers(key)
         notices = Notices(outbox, late_uploads=settings.callbacks.late_uploads, now_ms=now_ms)
@@ -91,7 +91,7 @@ async def open_plane(
             start_problem=tests.start_problem if settings.api.strict_start else None,
         )
         delivery = Delivery(store=store, outbox=outbox, sender=sender, signers=signers, schedule=settings.callbacks.retries, now_ms=now_ms)
-        endpoints = Endpoints(store=store, signers=signers, sender=sender, policy=policy, settings=settings.callbacks, now_ms=now_ms)
+        endpoints = Endpoints(store=store, signers=signers, sender=sender, now_ms=now_ms)
         rates = Buckets(per_second=settings.api.requests_per_second)
 
         async def ready() -> str | None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from api import retries, signatures
 from recorder import metrics
+from recorder.outbound import ForbiddenAddress
 from recorder.outbound_http import OutboundClient, Unanswered
 
 DELIVERED: Final = 200  # no other status is a success
@@ -39,6 +40,16 @@ class Outcome:
 class Sender:
     def __init__(self, client: OutboundClient) -> None:
         self._client = client
+
+    async def check(self, url: str) -> None:
+        """Raises:
+        BadUrl, ForbiddenAddress
+        """
+        try:
+            await self._client.check(url)
+        except ForbiddenAddress:
+            metrics.SSRF_BLOCKED.labels("callback").inc()
+            raise
 
     async def send(self, letter: Letter, destination: Destination, *, attempt: int, now_ms: int) -> Outcome:
         """`attempt` counts from 0.

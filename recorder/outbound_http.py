@@ -25,6 +25,7 @@ ANSWER_SECONDS: Final = 10.0  # for everything: look-up, connection, request, an
 MOST_REPLY_BYTES: Final = 64 * 1024
 _DRAIN_SECONDS: Final = 1.0  # for a body that nobody needs, so that the connection can be used again
 _IDLE_SECONDS: Final = 4.0  # less than servers wait before they close: Node and uvicorn 5 s
+_CHECK_SECONDS: Final = 3.0  # for a look-up that only tells somebody early what is wrong
 _LOOK_UPS: Final = 64  # at the same time: a name server that is silent holds one for many seconds
 _MOST_ADDRESSES: Final = 4  # of a host, tried in turn
 
@@ -52,17 +53,29 @@ class Answer:
 class OutboundClient:
     """Connections are kept for a few seconds and used again for the same host. Use it inside `open_client`."""
 
-    def __init__(self, pool: httpcore.AsyncConnectionPool, *, plain_http: bool, seconds: float) -> None:
+    def __init__(self, pool: httpcore.AsyncConnectionPool, resolver: "_Resolver", *, plain_http: bool, seconds: float) -> None:
         self._pool = pool
+        self._resolver = resolver
         self._plain_http = plain_http
         self._seconds = seconds
+
+    async def check(self, url: str) -> None:
+        """See that this URL may be asked for. A host that nobody knows may be known later: that is not wrong.
+
+        Raises:
+            BadUrl, ForbiddenAddress
+        """
+        place = self._place(url)
+        with contextlib.suppress(Unresolved, TimeoutError):
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self._resolver.check(place.host)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Raises:
         Unanswered
         """
         try:
-            place = Place.of(url)
+            place = self._place(url)
             async with asyncio.timeout(self._seconds) as limit:
                 return await self._post(place, body, headers, limit)
         except BadUrl as error:
@@ -77,8 +90,6 @@ class OutboundClient:
             raise Unanswered("tls" if _is_tls(error) else "no_answer") from error
 
     async def _post(self, place: Place, body: bytes, headers: Mapping[str, str], limit: asyncio.Timeout) -> Answer:
-        if not place.secure and not self._plain_http:
-            raise BadUrl("not a https URL")
         url = httpcore.URL(scheme=b"https" if place.secure else b"http", host=place.host, port=place.port, target=place.target)
         sent = {"Host": place.authority, "User-Agent": "cloud-recorder", "Accept-Encoding": "identity", "Content-Length": str(len(body))}
         async with self._pool.stream("POST", url, headers=list((sent | dict(headers)).items()), content=body) as response:
@@ -88,6 +99,12 @@ class OutboundClient:
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     await _drain(response)
             return answer
+
+    def _place(self, url: str) -> Place:
+        place = Place.of(url)
+        if not place.secure and not self._plain_http:
+            raise BadUrl("not a https URL")
+        return place
 
 
 @contextlib.asynccontextmanager
@@ -102,27 +119,50 @@ async def open_client(
     tls = ssl.create_default_context()
     if authorities:
         tls.load_verify_locations(authorities)
-    look_ups = ThreadPoolExecutor(_LOOK_UPS, "look-up")  # of its own: others' threads do not wait behind silent name servers
+    resolver = _Resolver(policy)
     pool = httpcore.AsyncConnectionPool(
         ssl_context=tls,
         max_connections=None,
         max_keepalive_connections=100,
         keepalive_expiry=_IDLE_SECONDS,
-        network_backend=_Pinned(policy, look_ups),
+        network_backend=_Pinned(resolver),
     )
     try:
         async with pool:
-            yield OutboundClient(pool, plain_http=plain_http, seconds=seconds)
+            yield OutboundClient(pool, resolver, plain_http=plain_http, seconds=seconds)
     finally:
-        look_ups.shutdown(wait=False, cancel_futures=True)
+        resolver.close()
+
+
+class _Resolver:
+    """Looks names up in threads of its own: others' work does not wait behind silent name servers."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._threads = ThreadPoolExecutor(_LOOK_UPS, "look-up")
+
+    async def check(self, host: str) -> list[str]:
+        """Its addresses, all admitted.
+
+        Raises:
+            ForbiddenAddress, Unresolved
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._policy.check, host)
+        except ForbiddenAddress:
+            raise
+        except OSError as error:
+            raise Unresolved from error
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class _Pinned(AsyncNetworkBackend):
-    """Connects to the addresses that the policy returns."""
+    """Connects to the addresses that were checked."""
 
-    def __init__(self, policy: AddressPolicy, look_ups: ThreadPoolExecutor) -> None:
-        self._policy = policy
-        self._look_ups = look_ups
+    def __init__(self, resolver: _Resolver) -> None:
+        self._resolver = resolver
         self._inner = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -133,14 +173,7 @@ class _Pinned(AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.run_in_executor(self._look_ups, self._policy.check, host)
-        except ForbiddenAddress:
-            raise
-        except OSError as error:
-            raise Unresolved from error
-        addresses = found[:_MOST_ADDRESSES]
+        addresses = (await self._resolver.check(host))[:_MOST_ADDRESSES]
         failure: Exception = Unresolved()
         for address in addresses:
             patience = ANSWER_SECONDS / 2 / len(addresses)  # one that is silent leaves time for the next

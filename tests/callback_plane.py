@@ -17,6 +17,8 @@ from recorder.outbound import AddressPolicy
 from recorder.outbound_http import open_client
 from tests.notices import LOOPBACK, delivering, office
 
+LEASE_MS = 4_000  # shorter than in service, for the tests to be
+
 
 class DyingSender(Sender):
     dies = "never"
@@ -34,7 +36,7 @@ async def main(folder: str, app: str, sids: str, events: str, dies: str, databas
     async with open_client(AddressPolicy(LOOPBACK), plain_http=True) as client:
         sender = DyingSender(client)
         sender.dies = dies
-        async with office(Path(folder), sender=sender, database_url=database_url) as post, delivering(post):
+        async with office(Path(folder), sender=sender, database_url=database_url, lease_ms=LEASE_MS) as post, delivering(post):
             for number in range(int(events)):
                 await post.say(app, sids.split(",")[number % len(sids.split(","))], 43)
                 print(f"committed {number}", flush=True)

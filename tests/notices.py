@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from api.accounts import Accounts, unix_ms
-from api.delivery import Delivery
+from api.delivery import LEASE_MS, Delivery
 from api.endpoints import Endpoints, Signers, open_sender
 from api.hosts import Hosts
 from api.masterkey import MasterKey
@@ -123,17 +123,25 @@ async def office(
     sender: Sender | None = None,
     hosts: Hosts | None = None,
     database_url: str | None = None,
+    lease_ms: int = LEASE_MS,
 ) -> AsyncIterator[Office]:
     """`sender`: one of the test's instead of the real one."""
     settings = settings or Callbacks(allow_http=True, allowed_networks=LOOPBACK)
     url = database_url or f"sqlite+aiosqlite:///{data / 'recorder.db'}"
-    async with open_store(url) as store, open_sender(settings) as (real, policy):
+    async with open_store(url) as store, open_sender(settings) as real:
         outbox, signers = Outbox(), Signers(KEY)
         sending = sender or real
         delivery = Delivery(
-            store=store, outbox=outbox, sender=sending, signers=signers, schedule=settings.retries, now_ms=now_ms, hosts=hosts
+            store=store,
+            outbox=outbox,
+            sender=sending,
+            signers=signers,
+            schedule=settings.retries,
+            now_ms=now_ms,
+            hosts=hosts,
+            lease_ms=lease_ms,
         )
-        endpoints = Endpoints(store=store, signers=signers, sender=sending, policy=policy, settings=settings, now_ms=now_ms)
+        endpoints = Endpoints(store=store, signers=signers, sender=sending, now_ms=now_ms)
         yield Office(store, outbox, delivery, endpoints, now_ms)
 
 
