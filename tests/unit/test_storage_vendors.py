@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from storage import StoreOptions, errors, open_store
+from storage.endpoints import endpoint_url
 from storage.regions import region_name
-from storage.vendors.s3 import endpoint_url
 
 HOW = {"content_type": "video/MP2T", "cache_control": "max-age=1"}
 
