@@ -112,7 +112,8 @@ class OssClient:
         return Head(ObjectInfo(key, answer.content_length, sha256, answer.content_type), _etag(answer.etag))
 
     def get(self, key: str, file: BinaryIO) -> None:
-        for chunk in self._bucket.get_object(key).resp.response.iter_content(1 << 20):
+        answer = self._bucket.get_object(key).resp
+        for chunk in iter(lambda: answer.read(1 << 20), b""):
             file.write(chunk)
 
     def page(self, prefix: str, after: str | None) -> tuple[Sequence[ObjectInfo], str | None]:

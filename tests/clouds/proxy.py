@@ -23,7 +23,8 @@ class FaultyProxy:
     def with_wrong_etag(self, answer: Answer) -> Answer:
         etag = etag_of(b"something else").lower()
         body = re.sub(rb"(<ETag>)[^<]*(</ETag>)", lambda match: match[1] + etag.strip('"').encode() + match[2], answer.body)
-        return Answer(answer.status, {**answer.headers, **({"ETag": etag} if "ETag" in answer.headers else {})}, body)
+        headers = {name: etag if name.lower() == "etag" else value for name, value in answer.headers.items()}
+        return Answer(answer.status, headers, body)
 
     def truncate(self, request: Request) -> None:
         raise NotImplementedError
