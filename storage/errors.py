@@ -2,11 +2,14 @@
 
 StorageError
 ├── TransientStorageError      trying again may help
-│   └── ChecksumMismatch
+│   ├── ChecksumMismatch
+│   └── Busy
 ├── PermanentStorageError      the destination's: no use trying again until its owner changes something
 │   ├── AccessDenied
 │   ├── AddressForbidden
-│   └── BadOptions
+│   ├── AlreadyThere
+│   ├── BadOptions
+│   └── NotFound
 ├── LocalFileError             ours: one file of the spool
 └── SpoolError                 ours: the disk of the spool
 
@@ -26,6 +29,10 @@ class ChecksumMismatch(TransientStorageError):
     """The store has, or says it received, other bytes than were sent."""
 
 
+class Busy(TransientStorageError):
+    """Somebody else works on the same object at this moment."""
+
+
 class PermanentStorageError(StorageError):
     """The store refuses us."""
 
@@ -38,8 +45,16 @@ class AddressForbidden(PermanentStorageError):
     """The endpoint is at an address that is neither public nor allowed by the operator."""
 
 
+class AlreadyThere(PermanentStorageError):
+    """The store lets nobody replace the object that has this key."""
+
+
 class BadOptions(PermanentStorageError):
     """The vendor, region, endpoint or bucket does not exist."""
+
+
+class NotFound(PermanentStorageError):
+    """There is no such object."""
 
 
 class LocalFileError(StorageError):

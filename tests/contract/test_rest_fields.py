@@ -59,7 +59,14 @@ TOP = [
     Row("recordingFileConfig", "mp4", False, [({}, False)], NO_OBJECT),
 ]
 STORAGE_CONFIG = [
-    Row(f"{S}.vendor", "storage.vendor", MISSING, [(1, 1), (11, 11), (100, 100)], [*NO_NUMBER, -1, 9, 12, 10**20], {S: STORAGE}),
+    Row(
+        f"{S}.vendor",
+        "storage.vendor",
+        MISSING,
+        [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (11, 11), (100, 100)],
+        [*NO_NUMBER, -1, 5, 6, 7, 8, 9, 12, 10**20],
+        {S: STORAGE},
+    ),
     Row(f"{S}.region", "storage.region", MISSING, [(0, 0), (14, 14), (25, 25), (28, 28)], [*NO_NUMBER, -1, 26, 27, 29, 10**20], ON_S3),
     Row(f"{S}.bucket", "storage.bucket", MISSING, [("a.b-c_1", "a.b-c_1")], [*NO_TEXT, "", "a/b", "../a", "a b", "a" * 256]),
     Row(f"{S}.accessKey", "storage.access_key", MISSING, [("k", "k"), ("k" * 4096, "k" * 4096)], [*NO_TEXT, "", "a\n", "k" * 4097]),
