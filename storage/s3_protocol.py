@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -134,7 +135,7 @@ def _boto3_client(options: StoreOptions, region: str, url: str | None, path_styl
         retries={"total_max_attempts": 1},  # the uploader retries
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if path_style else "virtual"},
+        s3={"addressing_style": "path" if path_style else "virtual", "us_east_1_regional_endpoint": "regional"},
         ignore_configured_endpoint_urls=True,  # no customer's file goes where a variable of the environment points
     )
     try:
@@ -142,14 +143,20 @@ def _boto3_client(options: StoreOptions, region: str, url: str | None, path_styl
             aws_access_key_id=options.access_key,
             aws_secret_access_key=options.secret_key,
             aws_session_token=options.sts_token,
-            region_name=region,
+            region_name=region.replace("_", "-"),
         ).client("s3", endpoint_url=url, config=config)
     except ValueError as error:
         raise BadOptions("the storage endpoint is not a host name or URL") from error
+    client.meta.events.register("choose-signer.s3", partial(_sign_for, region))
     # The endpoint closes its session with the client.
     client._endpoint.http_session.close()
     client._endpoint.http_session = botocore_session(check, client.meta.endpoint_url)
     return client
+
+
+def _sign_for(region: str, context: dict[str, Any], **_: object) -> None:
+    """boto3 takes no region with an underscore, of which Kingsoft has some."""
+    context.setdefault("signing", {})["region"] = region
 
 
 def _etag(answer: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from storage import StoreOptions, errors, open_store
 from storage.endpoints import endpoint_url
@@ -84,6 +85,24 @@ def test_storage_every_region_makes_a_client(vendor: int) -> None:
     hosts = [_host(vendor, region) for region in REGIONS[vendor]]
     assert len(set(hosts)) == len(REGIONS[vendor])
     assert all(host.startswith("https://") for host in hosts)
+
+
+@pytest.mark.parametrize(("vendor", "region", "signed"), [(1, 7, "eu-central-1"), (4, 3, "BEIJING"), (4, 6, "JR_BEIJING")])
+def test_storage_signatures_name_the_region_as_the_vendor_does(vendor: int, region: int, signed: str, tmp_path: Path) -> None:
+    options = StoreOptions(vendor=vendor, region=region, bucket="rec-1250000000", access_key="AK", secret_key="SK")
+    store = open_store(options, never)
+    client: Any = store._client  # type: ignore[attr-defined]  # a RemoteStore
+    sent: list[str] = []
+
+    def keep(request: Any, **_: object) -> None:
+        sent.append(str(request.headers["Authorization"]))
+        raise EndpointConnectionError(endpoint_url=request.url)
+
+    client._client.meta.events.register("before-send.s3", keep)
+    with pytest.raises(errors.TransientStorageError):
+        store.put_bytes("x", b"x", **HOW)
+    store.close()
+    assert f"/{signed}/s3/aws4_request" in sent[0]
 
 
 @pytest.mark.parametrize(
