@@ -29,4 +29,5 @@ def test_calls_made_from_the_description(tmp_path: Path) -> None:
     for (label, generated), seen in made.items():
         print(f"{seen.total():6} {generated:8} {label}: {', '.join(f'{status} x {times}' for status, times in sorted(seen.items()))}")
     print(f"{total} calls in {time.monotonic() - begin:.0f} s")
-    assert all(any(status < 300 for status in seen) for (_, generated), seen in made.items() if generated == "positive")
+    well = {label for (label, _), seen in made.items() if seen[200] + seen[206]}
+    assert well >= {"POST /v1/apps/{appid}/cloud_recording/acquire", f"GET {TASK}/query", f"POST {TASK}/stop"}  # not all was turned away

@@ -28,7 +28,11 @@ class Running:
 
 
 async def spawn(data_dir: Path, **api: object) -> asyncio.subprocess.Process:
-    values = {"DATA_DIR": data_dir, **{f"API__{name.upper()}": value for name, value in api.items()}}
+    values = {
+        "DATA_DIR": data_dir,
+        "CALLBACKS__ADDRESSES": '["203.0.113.7"]',
+        **{f"API__{name.upper()}": value for name, value in api.items()},
+    }
     environment = os.environ | {f"CLOUD_RECORDER_{name}": str(value) for name, value in values.items()}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli.main", "api", env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -77,7 +81,7 @@ async def test_the_first_start_makes_private_credentials_that_work(tmp_path: Pat
             assert answer.status_code == 200
             assert "server" not in answer.headers
             hosts = (await service.api.get("/v1/ncs/ip", auth=auth)).json()
-            assert hosts == {"data": {"service": {"hosts": [{"primaryIP": "127.0.0.1"}]}}}
+            assert hosts == {"data": {"service": {"hosts": [{"primaryIP": "203.0.113.7"}]}}}
             metrics = (await service.probes.get("/metrics")).text
             assert credentials["app_id"] not in metrics
             service.process.send_signal(signal.SIGTERM)
