@@ -34,7 +34,7 @@ class EventList(click.ParamType[tuple[int, ...] | None]):
 
 @click.group()
 def command() -> None:
-    """Manage the receivers of apps' callbacks while the service runs; changes hold within a second.
+    """Manage the receivers of apps' callbacks while the service runs; changes hold within seconds.
 
     docs/callbacks.md says what is sent and how a receiver checks it.
     """

@@ -69,7 +69,7 @@ class OssClient:
                 return TransientStorageError(f"the store cannot be reached: {type(failure.exception).__name__}")
             case oss2.exceptions.OssError():
                 return BadOptions("the bucket's name or the object key is not valid")
-            case requests.RequestException() | SyntaxError() | ValueError() | AttributeError() | KeyError() | TypeError():
+            case requests.RequestException() | RuntimeError() | SyntaxError() | ValueError() | AttributeError() | KeyError() | TypeError():
                 # While it reads an answer; the latter when that is no XML, or other XML than it expects.
                 return TransientStorageError(f"the exchange with the store failed: {type(failure).__name__}")
         return None

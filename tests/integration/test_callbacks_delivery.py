@@ -195,6 +195,24 @@ async def test_one_that_recovers_in_time_keeps_the_order(post: Office, clock: Cl
     assert [notice.state for notice in await post.notices(sid=sid)] == ["sent", "sent"]
 
 
+async def test_a_run_ends_before_its_lease(post: Office, clock: Clock, sender: FakeSender) -> None:
+    """A slow receiver: what would be tried too late is left to whoever claims it next."""
+
+    def slow(_letter: Letter) -> Outcome:
+        clock.now_ms += 5_000
+        return OK
+
+    sender.answers = slow
+    app = await post.app(URL)
+    said = await post.say(app, await post.recording(app), *[43] * 10)
+    async with asyncio.TaskGroup() as group:
+        await post.delivery.look(group)
+    assert len(sender.sent) == 2
+    while await post.count("waiting"):
+        await post.round()
+    assert [letter.notice_id for _, letter, _ in sender.sent] == said
+
+
 # ---- receivers that trouble others -------------------------------------------------------------------------------
 
 
