@@ -84,5 +84,5 @@ def command(config: Path | None) -> None:
     """
     settings = load(config)
     logs.configure(settings.log_level, json_lines=settings.log_json)
-    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
         runner.run(serve(settings))

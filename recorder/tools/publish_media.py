@@ -10,7 +10,6 @@ import hashlib
 import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +40,7 @@ _OPTIONS = {
     "av1": {"preset": "11", "svtav1-params": "rtc=1:pred-struct=1:rc=2:lookahead=0:lp=1"},
 }
 _NOBODY = 65534
+_APART_SECONDS = 12.0  # ten times what a loop takes
 _FORMAT = 3  # of the cached files and of the content in them; another number makes old ones unused
 
 _Loop = TypeVar("_Loop", "VideoLoop", "AudioLoop")
@@ -131,9 +131,21 @@ def encode_video(style: Style, codec: VideoCodec, bitrate_kbps: int) -> VideoLoo
 
 
 def encode_video_apart(style: Style, codec: VideoCodec, bitrate_kbps: int) -> VideoLoop:
-    """`encode_video` in a process of its own, which gives up root's rights: SVT-AV1 would use them for real-time priority."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(_encode_as_nobody, style, codec, bitrate_kbps).result()
+    """`encode_video` in a process of its own, which gives up root's rights: SVT-AV1 would use them for real-time priority.
+
+    Now and then its threads wait for each other for ever; then another process tries.
+
+    Raises:
+        multiprocessing.TimeoutError: several have tried.
+    """
+    for last in (False, False, True):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # which is ended with whatever it still does
+            try:
+                return pool.apply_async(_encode_as_nobody, (style, codec, bitrate_kbps)).get(_APART_SECONDS)
+            except multiprocessing.TimeoutError:
+                if last:
+                    raise
+    raise AssertionError
 
 
 def _encode_as_nobody(style: Style, codec: VideoCodec, bitrate_kbps: int) -> VideoLoop:
