@@ -10,7 +10,7 @@ from av.video.frame import PictureType, VideoFrame
 
 from recorder.frames import EncodedFrame, Track
 from recorder.tools.content import Picture, Style
-from recorder.tools.publish_media import AudioLoop, VideoCodec, VideoLoop, encode_audio, encode_video
+from recorder.tools.publish_media import AudioLoop, VideoCodec, VideoLoop, encode_audio, encode_video, encode_video_apart
 
 SECOND = 1_000_000_000
 PERIOD_SECONDS = 8
@@ -18,7 +18,8 @@ PERIOD_SECONDS = 8
 
 @lru_cache(maxsize=16)
 def video_loop(uid: int, codec: VideoCodec, width: int, height: int, fps: int) -> VideoLoop:
-    return encode_video(Style(uid, width, height, fps, PERIOD_SECONDS), codec, 500)
+    encode = encode_video_apart if codec == "av1" else encode_video
+    return encode(Style(uid, width, height, fps, PERIOD_SECONDS), codec, 500)
 
 
 @lru_cache(maxsize=16)
