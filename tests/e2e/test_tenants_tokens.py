@@ -46,7 +46,9 @@ def an_app_with_certificate(data: Path) -> Credentials:
 async def test_tokens_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cert, key = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))  # for workers and publishers, who trust the system's authorities otherwise
-    serve = Serve(tmp_path / "data", {"HUB__TLS_CERT": str(cert), "HUB__TLS_KEY": str(key), "LOG_LEVEL": "DEBUG"})
+    serve = Serve(
+        tmp_path / "data", {"HUB__TLS_CERT": str(cert), "HUB__TLS_KEY": str(key), "LOG_LEVEL": "DEBUG", "API__REQUESTS_PER_SECOND": "100"}
+    )
     hub = f"https://127.0.0.1:{serve.ports[2]}"
     serve.environment["AGENT__HUB_URL"] = hub
     storage = folder_storage("rec") | {"accessKey": "canary-access-51c0ffee", "secretKey": "canary-secret-51c0ffee"}
