@@ -1,4 +1,4 @@
-"""The codecs' share: the same decoders and encoders on the same media, and nothing else under the clock."""
+"""The codecs' share: plain decoders (packet by packet, Opus to stereo) and the same encoders, and nothing else under the clock."""
 
 import time
 from collections import deque
