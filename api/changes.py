@@ -36,7 +36,8 @@ class Changes:
                 if ready(seen) or left <= 0:
                     return seen
                 try:
-                    await asyncio.wait_for(changed.wait(), min(left, LOOK_SECONDS))
+                    async with asyncio.timeout(min(left, LOOK_SECONDS)):
+                        await changed.wait()
                 except TimeoutError:
                     continue
         finally:

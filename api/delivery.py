@@ -109,7 +109,8 @@ class Delivery:
                     log.exception("delivery could not use the database")
                     await asyncio.sleep(LOOK_SECONDS)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._outbox.filled.wait(), LOOK_SECONDS)
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._outbox.filled.wait()
 
     async def look(self, group: TaskGroup) -> None:
         """Write down how attempts ended, and begin those that are due in `group`."""

@@ -76,7 +76,8 @@ class Child:
                 return f"{self.part.name} died {deaths} times in a row (last exit code {code})"
             with contextlib.suppress(TimeoutError):
                 pause = min(self._first_backoff * 2 ** (deaths - 1), LONGEST_BACKOFF_SECONDS)
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
         return None
 
     async def stop(self, hurry: asyncio.Event) -> None:

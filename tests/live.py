@@ -117,7 +117,8 @@ class TestedWorker:
             while not condition():
                 async with self._changed:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._changed.wait(), 0.1)
+                        async with asyncio.timeout(0.1):
+                            await self._changed.wait()
 
     async def tell(self, message: Message) -> Message:
         assert self._peer

@@ -47,7 +47,8 @@ async def end(process: asyncio.subprocess.Process) -> None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+                async with asyncio.timeout(GRACE_SECONDS):
+                    await process.wait()
 
 
 async def until_said(process: asyncio.subprocess.Process, log: Path, words: str, who: str) -> None:

@@ -35,7 +35,8 @@ async def _try_out(name: str) -> None:
     command = (sys.executable, "-m", __name__, name)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), PROBE_SECONDS)
+        async with asyncio.timeout(PROBE_SECONDS):
+            said, _ = await process.communicate()
     except TimeoutError:
         raise ConfigError(f"recording.video_encoder: {name} hangs") from None
     finally:

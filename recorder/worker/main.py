@@ -162,7 +162,8 @@ class _Worker:
                     self._spool.append(body.model_dump(mode="json"))
                 self._link.report(body)
             with contextlib.suppress(TimeoutError):  # the journal has it; an agent that comes back later reads it there
-                await asyncio.wait_for(self._link.delivered(), max(1.0, self._link.lease_left))
+                async with asyncio.timeout(max(1.0, self._link.lease_left)):
+                    await self._link.delivered()
         finally:
             line.cancel()
             with contextlib.suppress(asyncio.CancelledError):

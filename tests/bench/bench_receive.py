@@ -62,7 +62,8 @@ async def _received(program: tuple[str, ...], url: str) -> Measured:
     where = Room(url, "app/room", UIDS, WARM_SECONDS, MEASURED_SECONDS)
     process = await asyncio.create_subprocess_exec(*program, *words(where), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     try:
-        output, errors = await asyncio.wait_for(process.communicate(), _LIMIT_SECONDS)
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            output, errors = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()

@@ -95,7 +95,8 @@ async def coming_and_going(folder: Path, measured: Measured, *, seed: int, cycle
                     await asyncio.sleep(dice.uniform(0, 0.3))
                 if number % 5 == 0:
                     async with at.present(_GUEST, width=320, height=180):  # the same uid again: the later one stays
-                        await asyncio.wait_for(guest.closed.wait(), 10)
+                        async with asyncio.timeout(10):
+                            await guest.closed.wait()
                         await asyncio.sleep(dice.uniform(0, 0.5))
         await stack.enter_async_context(at.present(_GUEST, width=320, height=180))
         await asyncio.sleep(3)

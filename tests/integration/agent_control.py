@@ -72,7 +72,8 @@ class Control:
     async def until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(condition), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait_for(condition)
             except TimeoutError:
                 raise AssertionError([event.body.type for event in self.events][-30:]) from None
 

@@ -85,7 +85,8 @@ class _Worker:
         if "wordless" not in self._script:
             self._link.report(ended)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._link.delivered(), 5)
+                async with asyncio.timeout(5):
+                    await self._link.delivered()
         line.cancel()
 
     async def _record(self) -> None:
@@ -114,7 +115,8 @@ class _Worker:
         while not self._stop.is_set() and self._link.lease_left > 0:
             self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch:02}{self._sequence:06}.ts", playlist)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), SLICE_SECONDS)
+                async with asyncio.timeout(SLICE_SECONDS):
+                    await self._stop.wait()
 
     def _commit(self, name: str, playlist: str | None, content: str = "media") -> None:
         self._spool.partial(name).write_bytes(os.urandom(SLICE_BYTES))

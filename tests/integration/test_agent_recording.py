@@ -95,7 +95,8 @@ class AgentProcess:
 
     async def wait(self, seconds: float = 30) -> int:
         assert self._process
-        return await asyncio.wait_for(self._process.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            return await self._process.wait()
 
     async def kill(self) -> None:
         self.send(signal.SIGKILL)

@@ -408,6 +408,15 @@ async def test_a_notice_under_way_is_left_to_its_control_plane(post: Office, clo
     assert await post.count("sent") == 1
 
 
+async def test_delivery_ends_though_a_notice_comes_at_the_same_moment(post: Office) -> None:
+    running = asyncio.create_task(post.delivery.run())
+    await asyncio.sleep(0.3)  # it waits for a notice
+    post.outbox.filled.set()
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=5)
+    assert done
+
+
 async def test_old_notices_are_forgotten_and_orphans_given_up(post: Office, clock: Clock, sender: FakeSender) -> None:
     app, orphaned = await post.app(URL), await post.app(URL)
     await post.say(app, await post.recording(app), 40)

@@ -85,7 +85,8 @@ async def test_the_first_start_makes_private_credentials_that_work(tmp_path: Pat
             metrics = (await service.probes.get("/metrics")).text
             assert credentials["app_id"] not in metrics
             service.process.send_signal(signal.SIGTERM)
-            _, log = await asyncio.wait_for(service.process.communicate(), 15)
+            async with asyncio.timeout(15):
+                _, log = await service.process.communicate()
         assert service.process.returncode == 0, log.decode()
         assert credentials["customer_secret"] not in log.decode()
         assert "Traceback" not in log.decode()
@@ -113,7 +114,8 @@ async def test_a_killed_control_plane_starts_again_on_its_state(tmp_path: Path) 
 @pytest.mark.parametrize(("host", "word"), [("0.0.0.0", "loopback"), ("recorder.example.com", "loopback")])
 async def test_plain_http_on_other_addresses_is_refused(tmp_path: Path, host: str, word: str) -> None:
     process = await spawn(tmp_path / "data", host=host)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    async with asyncio.timeout(20):
+        _, errors = await process.communicate()
     assert process.returncode == 2
     assert word in errors.decode()
     assert len(errors.decode().splitlines()) == 1
@@ -126,7 +128,8 @@ async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
         database.commit()
     process = await spawn(tmp_path / "data", port=0, probe_port=0)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    async with asyncio.timeout(20):
+        _, errors = await process.communicate()
     assert process.returncode == 2
     assert "newer version" in errors.decode()
 
@@ -136,7 +139,8 @@ async def test_a_readable_master_key_is_refused(tmp_path: Path) -> None:
         pass
     (tmp_path / "data" / "master.key").chmod(0o644)
     process = await spawn(tmp_path / "data", port=0, probe_port=0)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    async with asyncio.timeout(20):
+        _, errors = await process.communicate()
     assert process.returncode == 2
     assert "master.key" in errors.decode()
 
@@ -144,5 +148,6 @@ async def test_a_readable_master_key_is_refused(tmp_path: Path) -> None:
 async def test_the_control_plane_loads_no_media_library() -> None:
     code = "import cli.api, sys; print(sorted({'av', 'aiortc', 'numpy', 'mixer'} & sys.modules.keys()))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    async with asyncio.timeout(20):
+        output, _ = await process.communicate()
     assert output.decode().strip() == "[]"

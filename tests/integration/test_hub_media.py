@@ -140,7 +140,8 @@ async def test_later_session_of_a_uid_replaces_the_earlier_one(hub: str, library
     async with publishing(hub, 101, library) as first, Roster().watching(hub) as roster:
         await until(lambda: 101 in roster.people)
         async with publishing(hub, 101, library, video="vp8"):
-            await asyncio.wait_for(first.closed.wait(), 5)
+            async with asyncio.timeout(5):
+                await first.closed.wait()
             await until(lambda: roster.history[-2:] == ["left", "joined"])
             assert roster.people[101].video == "vp8"
             async with Subscriber(hub, 101) as subscriber:
@@ -151,7 +152,8 @@ async def test_subscribers_end_with_their_publisher(hub: str, library: Library) 
     async with publishing(hub, 101, library) as publisher, Subscriber(hub, 101) as subscriber:
         await until(lambda: len(subscriber.of("audio")) > 10)
         await publisher.stop()
-        await asyncio.wait_for(subscriber.tap.closed.wait(), 5)
+        async with asyncio.timeout(5):
+            await subscriber.tap.closed.wait()
 
 
 async def test_recorders_with_one_uid_replace_each_other(hub: str, library: Library) -> None:

@@ -241,7 +241,8 @@ async def test_expired_tokens_end_sessions() -> None:
         await library.audio(7)  # encoding takes time, and the token's time is short
         async with roster.watching(url, 900, token(900)), Roster().watching(url, 901, token(901, 4)) as short:
             async with publishing(url, 7, library, video=None, token=SecretStr(token(7, 4))) as publisher:
-                await asyncio.wait_for(publisher.closed.wait(), 10)
+                async with asyncio.timeout(10):
+                    await publisher.closed.wait()
             await until(lambda: short.close_code == 4003)
             await until(lambda: 7 not in roster.people)
             assert roster.close_code is None

@@ -23,7 +23,8 @@ async def run(*arguments: str, **environment: str) -> Process:
 
 
 async def ended(process: Process, seconds: float = 20) -> tuple[int | None, str]:
-    output, errors = await asyncio.wait_for(process.communicate(), seconds)
+    async with asyncio.timeout(seconds):
+        output, errors = await process.communicate()
     return process.returncode, (output + errors).decode()
 
 

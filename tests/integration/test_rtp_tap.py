@@ -90,7 +90,8 @@ async def test_what_was_negotiated_is_told() -> None:
 async def test_closing_one_side_closes_the_other() -> None:
     async with _Pair() as pair:
         await pair.sender.close()
-        await asyncio.wait_for(pair.subscriber.closed.wait(), 5)
+        async with asyncio.timeout(5):
+            await pair.subscriber.closed.wait()
 
 
 async def test_a_peer_that_never_answers_is_a_connection_error() -> None:

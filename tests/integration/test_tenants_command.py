@@ -53,7 +53,8 @@ async def command(data: Path, *argv: str, given: bytes = b"", good: bool = True)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    output, errors = await asyncio.wait_for(process.communicate(given), 30)
+    async with asyncio.timeout(30):
+        output, errors = await process.communicate(given)
     assert (process.returncode == 0) == good, errors.decode()
     assert b"Traceback" not in errors
     return (output if good else errors).decode()
@@ -151,7 +152,8 @@ async def test_wrong_tls_ends_the_start_with_one_line(tmp_path: Path, section: s
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli.main", "serve", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    async with asyncio.timeout(30):
+        _, errors = await process.communicate()
     assert process.returncode == 2
     assert words in errors.decode()
     assert len(errors.decode().splitlines()) == 1

@@ -143,7 +143,8 @@ async def test_the_line_to_the_agent_is_opened_again_after_nonsense(tmp_path: Pa
         running = asyncio.create_task(link.run())
         try:
             link.report(PhaseChanged(phase="ready"))
-            await asyncio.wait_for(link.delivered(), 10)
+            async with asyncio.timeout(10):
+                await link.delivered()
             assert calls == 2
             assert link.lease_left > 50
         finally:

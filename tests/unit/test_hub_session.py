@@ -56,5 +56,6 @@ async def test_a_token_ends_in_its_time_whatever_the_wall_clock_says(monkeypatch
         await asyncio.sleep(0.05)
         assert not of.is_over
         clocks.passed = 60.0
-        await asyncio.wait_for(serving, 5)
+        async with asyncio.timeout(5):
+            await serving
     assert of.is_over

@@ -243,7 +243,8 @@ async def test_s13_outage_of_twenty_minutes_with_a_restart_in_the_middle(tmp_pat
         world.customer.fault = None
         await world.record(120)
         await world.advance(120)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert {name: data for name, data in world.customer.objects.items() if name.endswith(".ts")} == world.content
     assert world.customer.objects["list.m3u8"].decode().split() == sorted(world.content)
     assert world.customer.dangling == []
@@ -270,7 +271,8 @@ async def test_s1_files_wait_five_minutes_before_they_are_diverted(tmp_path: Pat
         assert world.of(BackedUp) == ["0000.ts", "0001.ts"]  # the store is known to be away
         world.customer.fault = None
         await world.advance(61)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert [key for key in world.customer.order if key.endswith(".ts")] == ["0000.ts", "0001.ts"]  # the oldest first
     assert world.customer.order[-1] == "list.m3u8"
 
@@ -283,7 +285,8 @@ async def test_s1_without_backup_store_files_wait_in_the_spool(tmp_path: Path) -
         assert len(list(world.folder.iterdir())) == len(world.files) == 60
         world.customer.fault = None
         await world.advance(61)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert set(world.customer.objects) == {*world.content, "list.m3u8"}
 
 
@@ -297,11 +300,13 @@ async def test_s1_both_stores_away(tmp_path: Path) -> None:
         assert len(list(world.folder.iterdir())) == 60
         world.backup.fault = None
         await world.advance(61)
-        await asyncio.wait_for(world.uploader.settled(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.settled()
         assert not any(world.folder.iterdir())
         world.customer.fault = None
         await world.advance(120)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert {name: data for name, data in world.customer.objects.items() if name.endswith(".ts")} == world.content
 
 
@@ -317,7 +322,8 @@ async def test_s2_a_refusal_gets_no_backup_and_other_keys_bring_everything(tmp_p
         world.customer.fault = None
         world.uploader.reopen(lambda: world.customer)
         await world.advance(61)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert {name: data for name, data in world.customer.objects.items() if name.endswith(".ts")} == world.content
 
 
@@ -329,11 +335,13 @@ async def test_s2_a_refusal_while_copies_wait_in_the_backup_store(tmp_path: Path
         world.customer.fault = AccessDenied("403")
         await world.advance(61)
         assert world.uploader.refused
-        await asyncio.wait_for(world.uploader.settled(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.settled()
         world.customer.fault = None
         world.uploader.reopen(lambda: world.customer)
         await world.advance(61)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert {name: data for name, data in world.customer.objects.items() if name.endswith(".ts")} == world.content
     assert world.backup.objects == {}
 
@@ -347,7 +355,8 @@ async def test_s6_what_the_store_got_wrong_is_sent_again(tmp_path: Path) -> None
         assert world.files[name].path.exists()
         world.customer.fault = None
         await world.advance(61)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert world.customer.objects[name] == world.content[name]
 
 
@@ -360,7 +369,8 @@ async def test_s5_what_arrived_although_it_failed_is_not_sent_again(tmp_path: Pa
         world.customer.objects[other] = b"somebody else's"
         world.customer.fault = None
         await world.advance(2)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert (world.customer.order.count(same), world.customer.order.count(other)) == (1, 2)
     assert world.customer.objects[other] == world.content[other]
 
@@ -386,14 +396,17 @@ async def test_a_list_alone_that_waits_is_published_when_the_store_is_back(tmp_p
         world.customer.fault = TransientStorageError("503")
         world.uploader.publish(Publication("end.m3u8", b"", frozenset()))
         await world.advance(AFTER_SECONDS + 61)
-        await asyncio.wait_for(world.uploader.settled(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.settled()
         assert world.uploader.behind
         world.uploader.keep("end.m3u8", b"")
-        await asyncio.wait_for(world.uploader.settled(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.settled()
         assert world.backup.order == ["sid/end.m3u8"]
         world.customer.fault = None
         await world.advance(61)
-        await asyncio.wait_for(world.uploader.caught_up(), 5)
+        async with asyncio.timeout(5):
+            await world.uploader.caught_up()
     assert world.customer.order == ["end.m3u8"]
 
 
@@ -414,4 +427,5 @@ async def test_the_pace_caps_what_goes_out_in_the_order_of_asking() -> None:
 
 
 async def test_without_a_cap_nothing_waits() -> None:
-    await asyncio.wait_for(Pace().take(10**12), 1)
+    async with asyncio.timeout(1):
+        await Pace().take(10**12)
