@@ -133,6 +133,20 @@ class RecordingSpool:
         self._journal.append(full)
         return full
 
+    def adopt(self, name: str, record: Mapping[str, object]) -> Record:
+        """Journal a committed file whose record was lost; returns it with `name`, `size` and `sha256`.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        try:
+            full = {**record, "name": name, **_fixed(self.file(name))}
+        except OSError as error:
+            raise SpoolError(f"cannot read a committed file: {error.strerror}") from error
+        self._committed().add(name)
+        self._journal.append(full)
+        return full
+
     def append(self, record: Mapping[str, object]) -> None:
         """Journal a record that has no file.
 

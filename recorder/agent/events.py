@@ -105,6 +105,8 @@ def restore(records: Iterable[Record]) -> History:
                 history.worker = record["pid"], record["identity"]
             case "event":
                 event = Event.model_validate(record)
+                if history.epoch is None or event.epoch > history.epoch:  # the line that tells of it is damaged
+                    history.epoch, history.worker = event.epoch, None
                 history.bodies.append(event.body)
                 if isinstance(event.body, Finished):
                     history.finished_ms = event.at_ms
@@ -112,6 +114,8 @@ def restore(records: Iterable[Record]) -> History:
                 history.next_sequence = event.sequence + 1
             case "delivered":
                 acknowledged = record["epoch"], record["sequence"]
+                if acknowledged[0] == history.epoch:  # the line of the event itself may be damaged
+                    history.next_sequence = max(history.next_sequence, acknowledged[1] + 1)
     history.pending = deque(event for event in history.pending if (event.epoch, event.sequence) > acknowledged)
     return history
 
