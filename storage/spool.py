@@ -17,6 +17,7 @@ from pathlib import Path
 from storage.durable import sync_file, sync_folder
 from storage.errors import SpoolError
 from storage.journal import Journal, Record
+from storage.reserve import Reserve
 
 _GONE = ".gone"
 
@@ -61,16 +62,23 @@ class Spool:
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free
 
+    def fill(self) -> float:
+        """How full the disk is, 0 to 1, counted as `df` does: in bytes or in files, whichever is more."""
+        disk = os.statvfs(self.root)
+        blocks, files = disk.f_blocks - disk.f_bfree, disk.f_files - disk.f_ffree
+        return max(used / (used + left) if used + left else 0.0 for used, left in ((blocks, disk.f_bavail), (files, disk.f_favail)))
+
 
 class RecordingSpool:
     """The folder of one recording. Its writer is one process at a time; threads of it may commit side by side."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.uploads = Journal(folder / "uploads")
+        make_room = Reserve(folder.parent).release
+        self.uploads = Journal(folder / "uploads", make_room)
         self.notes = Journal(folder / "notes")
         self.corrupt_lines = 0  # found by the last `records()`
-        self._journal = Journal(folder / "journal")
+        self._journal = Journal(folder / "journal", make_room)
         self._partial = folder / "partial"
         self._files = folder / "files"
         self._naming = threading.Lock()

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from recorder.agent.bus import LocalBus
 from recorder.agent.capacity import LOOK_SECONDS, Capacity
+from recorder.agent.disk import Disk
 from recorder.agent.images import ImageHelpers
 from recorder.agent.machine import Machine
 from recorder.agent.node import Node
@@ -52,9 +53,10 @@ class Agent:
         images = images or ImageHelpers(settings.agent.allowed_networks)
         megabits = settings.agent.upload_megabits
         pace = Pace(megabits * 1_000_000 / 8 if megabits else None)
-        self._node = Node(settings, self._bus, launcher or Launcher(), self._timing, images, pace)
         self._capacity = Capacity(settings.agent, Machine(), free_spool_bytes=self._spool.free_bytes)
         self._recordings: dict[str, Recording] = {}
+        self._disk = Disk(self._spool, lambda: [one for one in self._recordings.values() if not one.stopping])
+        self._node = Node(settings, self._bus, launcher or Launcher(), self._timing, images, self._disk, pace)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining = asyncio.Event()
         self._group: asyncio.TaskGroup
@@ -70,7 +72,7 @@ class Agent:
             async with asyncio.TaskGroup() as group, self._workers(group):
                 self._group = group
                 self._take_up()
-                serving = [group.create_task(work) for work in (self._bus.run(), self._measure())]
+                serving = [group.create_task(work) for work in (self._bus.run(), self._measure(), self._disk.watch())]
                 await self._draining.wait()
                 await self._drain()
                 for task in (*serving, *self._tasks.values()):
@@ -140,7 +142,7 @@ class Agent:
     def _offered(self, sid: str, load: Load) -> Message:
         if sid in self._recordings:
             return Done()
-        lacking = "the node is draining" if self._draining.is_set() else self._capacity.lacks(load, self._live())
+        lacking = "the node is draining" if self._draining.is_set() else self._disk.refuses or self._capacity.lacks(load, self._live())
         if lacking:
             return Refused(reason="no_capacity", detail=lacking)
         try:

@@ -32,6 +32,7 @@ class History:
     """A recording as the agent's journal tells it."""
 
     epoch: int | None = None
+    began_ms: int | None = None  # Unix ms of the first event
     next_sequence: int = 0
     pending: deque[Event] = field(default_factory=deque)
     bodies: list[EventBody] = field(default_factory=list)
@@ -107,6 +108,7 @@ def restore(records: Iterable[Record]) -> History:
                 event = Event.model_validate(record)
                 if history.epoch is None or event.epoch > history.epoch:  # the line that tells of it is damaged
                     history.epoch, history.worker = event.epoch, None
+                history.began_ms = history.began_ms or event.at_ms
                 history.bodies.append(event.body)
                 if isinstance(event.body, Finished):
                     history.finished_ms = event.at_ms

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from recorder.agent.bus import Bus
+from recorder.agent.disk import Disk
 from recorder.agent.images import ImageHelpers
 from recorder.agent.process import Launcher
 from recorder.agent.supervisor import Timing
@@ -19,4 +20,5 @@ class Node:
     launcher: Launcher
     timing: Timing
     images: ImageHelpers
+    disk: Disk
     pace: Pace = field(default_factory=Pace)  # of all uploads

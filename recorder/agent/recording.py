@@ -54,6 +54,7 @@ class Recording:
         self._spool = spool
         history = restore(spool.uploads.read().records)
         self._resumed = history.epoch is not None
+        self._began_ms = history.began_ms or time.time_ns() // 1_000_000
         self._finished = history.finished
         self._finished_ms = history.finished_ms
         self._closed = history.closed
@@ -129,6 +130,20 @@ class Recording:
             self.over and (self._finished is not None or not claimed or self._uploads.waits_for_signature)
         )
 
+    @property
+    def began_ms(self) -> int:
+        """Unix ms of when this node took it on."""
+        return self._began_ms
+
+    @property
+    def stopping(self) -> bool:
+        """It has ended, or was told to."""
+        return self.over or self._supervisor.stopping is not None
+
+    def save_space(self, on: bool) -> None:  # as told to the worker
+        """Have it take less of the disk, or as much as usual again."""
+        self._commands.save_space(on)
+
     def stop(self, reason: Reason) -> None:
         self._supervisor.stop(reason)
 
@@ -168,7 +183,7 @@ class Recording:
                     if not self._uploader_started:
                         await self._events.emit(UploaderStarted())
                     works = (self._upload(), self._progress.run(self._events.emit), self._commands.images.run(), self._commands.brief())
-                    background += [group.create_task(work) for work in works]
+                    background += [group.create_task(work) for work in (*works, self._commands.tell_to_save())]
                 await self._finish(self._reports.ended or await self._workers.record())
                 if not self._closed:
                     await self._see_through()

@@ -74,6 +74,7 @@ class Workers:
 
     async def _go_on(self, how: str) -> Ended | None:
         """A worker is gone without an end: None when another one shall continue, else how the recording ends."""
+        self._node.disk.look()  # a full disk kills workers, and would the next one
         ended = self._stopped(how)
         if ended:
             return ended

@@ -57,9 +57,16 @@ class ImageLoaded:
     picture: Picture
 
 
+@dataclass(frozen=True, slots=True)
+class Thrift:
+    """The disk fills up: what is encoded shall take half as much (`on`), or as much as was asked for again."""
+
+    on: bool
+
+
 # A `Layout` and a `Subscription` each replace the whole of the one before. An event belongs to the time it came: what is asked
 # for takes effect at the next picture of the timeline, wherever the output is with its delay.
-Event = Joined | Left | Started | Stopped | Layout | Subscription | ImageLoaded
+Event = Joined | Left | Started | Stopped | Layout | Subscription | ImageLoaded | Thrift
 Input = EncodedFrame | Event
 
 NEVER = 1 << 62  # a time that does not come
