@@ -20,16 +20,14 @@ class Reserve:
     def make(self, size: int = RESERVE_BYTES) -> bool:
         """Take the room; False: there is not as much."""
         beside = self._path.with_name(f"{self._path.name}.new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, size)
+            with beside.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
             beside.replace(self._path)
         except OSError:
             with contextlib.suppress(OSError):
                 beside.unlink()
             return False
-        finally:
-            os.close(descriptor)
         return True
 
     def release(self) -> bool:

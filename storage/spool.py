@@ -6,6 +6,7 @@ side reads `journal` and removes files. Records are opaque but for `name`, `size
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,7 +20,9 @@ from storage.errors import SpoolError
 from storage.journal import Journal, Record
 from storage.reserve import Reserve
 
+ARRIVING = ".arriving"  # from another spool; a crash leaves it behind, and the recording where it was
 _GONE = ".gone"
+_PROBE = ".probe"
 
 
 class Spool:
@@ -34,7 +37,7 @@ class Spool:
         """Own the spool until `unlock` or the end of the process, then clear away what a crash left half removed.
 
         Raises:
-            SpoolError: another process owns it.
+            SpoolError: another process owns it, or a part of it lies on another disk, where a file cannot be moved at one stroke.
         """
         descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -43,7 +46,13 @@ class Spool:
             os.close(descriptor)
             raise SpoolError(f"another process uses the spool {self.root}") from error
         self._lock = descriptor
-        for leftover in self.root.glob(f".*{_GONE}"):
+        try:
+            for sid in self.recordings():
+                self.recording(sid).check_moves()
+        except SpoolError:
+            self.unlock()
+            raise
+        for leftover in (path for suffix in (_GONE, ARRIVING) for path in self.root.glob(f".*{suffix}")):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def unlock(self) -> None:
@@ -58,6 +67,11 @@ class Spool:
     def recordings(self) -> Sequence[str]:
         """The recordings that have a folder."""
         return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+    def set_aside(self, sid: str) -> None:
+        """Take the folder of a recording for none any more, if the disk still can; it stays as `.<sid>.moved`."""
+        with contextlib.suppress(OSError):
+            (self.root / _one_part(sid)).rename(self.root / f".{sid}.moved")
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free
@@ -110,6 +124,30 @@ class RecordingSpool:
         """Take back a file that was about to be committed: it lies there and has no record. Nothing happens when it does not."""
         with contextlib.suppress(FileNotFoundError):
             self.file(name).rename(self.partial(name))
+
+    def check_moves(self) -> None:
+        """See that an open file can become a committed one by a rename.
+
+        Raises:
+            SpoolError: it cannot: one of the folders is a mount of its own.
+        """
+        probe = self._partial / _PROBE
+        try:
+            probe.touch()
+            probe.replace(self._files / _PROBE)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise SpoolError(f"{self._partial} and {self._files} are not on one disk") from error
+            return  # full, or read-only: that is met where it matters
+        finally:
+            for path in (probe, self._files / _PROBE):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    @property
+    def holds_media(self) -> bool:
+        """Something was written that is not removed: committed, or left open."""
+        return any(path.name != _PROBE for folder in (self._files, self._partial) for path in folder.iterdir())
 
     def partial(self, name: str) -> Path:
         """Where a file is written while it is open."""
@@ -172,7 +210,7 @@ class RecordingSpool:
     def unrecorded(self) -> list[Path]:
         """Committed files whose record was lost: the crash came between the rename and the journal, or the line is torn."""
         known = self._recorded()
-        return sorted(path for path in self._files.iterdir() if path.name not in known)
+        return sorted(path for path in self._files.iterdir() if path.name not in known and path.name != _PROBE)
 
     def file(self, name: str) -> Path:
         """Where a committed file lies until it is removed."""

@@ -19,7 +19,7 @@ from storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
-REFUSE, LOWER, END, STEP = 0.80, 0.90, 0.95, 0.01
+REFUSE, LOWER, END, STEP, FULL = 0.80, 0.90, 0.95, 0.01, 0.995
 LOOK_SECONDS: Final = 1.0
 
 
@@ -48,7 +48,12 @@ class Disk:
     @property
     def refuses(self) -> str | None:
         """Why no recording can be taken; None: there is room."""
-        return "the disk of the spool is full" if self._spool.fill() >= REFUSE else None
+        return "the disk of the spool is full" if self._fill() >= REFUSE else None
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing fits in any more, so that it is no wonder when nothing can be written."""
+        return self._fill() > FULL
 
     async def watch(self) -> None:
         """Look for ever."""
@@ -58,7 +63,7 @@ class Disk:
 
     def look(self) -> None:
         """Do what the disk demands now."""
-        fill = self._spool.fill()
+        fill = self._fill()
         if self._reserved and not self._reserve.is_there:
             self._reserved = False
             log.error("the disk of the spool is full, all recordings end", extra={"fill": round(fill, 3)})
@@ -71,6 +76,12 @@ class Disk:
             self._end_at = END
         elif fill >= self._end_at:
             self._end_newest(fill)
+
+    def _fill(self) -> float:
+        try:
+            return self._spool.fill()
+        except OSError:  # it fails altogether, which is met where it is written
+            return 0.0
 
     def _save(self, fill: float) -> None:
         saving = fill >= (REFUSE if self._saving else LOWER)

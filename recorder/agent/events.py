@@ -1,6 +1,7 @@
 """What happened in one recording: numbered, durable before it counts, delivered in order and at least once."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,6 +25,7 @@ from recorder.protocol import (
     UploaderStarted,
     WorkerLost,
 )
+from storage.errors import SpoolError
 from storage.journal import Journal, Record
 
 
@@ -187,8 +189,9 @@ class EventLog:
             await self._arrived.wait()
             event = self._pending[0]
             await deliver(event)
-            # Not forced to disk: losing the line means delivering again.
-            self._journal.append({"type": "delivered", "epoch": event.epoch, "sequence": event.sequence}, durable=False)
+            # Not forced to disk: losing the line means delivering again. Nor may a disk that fails keep back what comes after.
+            with contextlib.suppress(SpoolError):
+                self._journal.append({"type": "delivered", "epoch": event.epoch, "sequence": event.sequence}, durable=False)
             self._pending.popleft()
             if not self._pending:
                 self._arrived.clear()

@@ -9,6 +9,7 @@ from recorder.agent.process import Launcher
 from recorder.agent.supervisor import Timing
 from recorder.settings import Settings
 from storage.pace import Pace
+from storage.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +23,4 @@ class Node:
     images: ImageHelpers
     disk: Disk
     pace: Pace = field(default_factory=Pace)  # of all uploads
+    second_spool: Spool | None = None

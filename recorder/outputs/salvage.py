@@ -187,8 +187,13 @@ def _salvage_file(spool: RecordingSpool, item: Leftover) -> None:
     draft, path = item.draft, spool.partial(item.draft.name)
     if not path.exists():
         spool.reopen(draft.name)  # the crash came after the rename
+    if not path.exists():
+        if item.duration_ns is not None:
+            log.error("a closed file is lost, the disk failed", extra={"file": draft.name})
+        _remove(spool, draft.name)
+        return
     duration_ns = item.duration_ns
-    if duration_ns is None and path.exists():
+    if duration_ns is None:
         duration_ns = torn_webm.mend(path) if draft.name.endswith(".webm") else _cut(path, draft.start_ns)
     if duration_ns or (duration_ns == 0 and item.is_picture):
         sequence = next_sequence(spool.records(), item.epoch)

@@ -27,7 +27,7 @@ _KINDS = (
     ("events", re.compile(r"/(uploads)$")),
     ("draft", re.compile(r"/partial/.*\.draft(\.new)?$")),
     ("media", re.compile(r"/partial/[^/]+$")),
-    ("file", re.compile(r"/files/[^/]+$")),
+    ("file", re.compile(r"/files/[^/.][^/]*$")),
     ("folder of files", re.compile(r"/files$")),
     ("recording", re.compile(r"/spool[^/]*/\.?[0-9a-f]{32}(\.gone)?$")),
 )
@@ -67,16 +67,19 @@ def install(process: str) -> None:
     if plan is None:
         return
     faults = [Fault(**fault) for fault in plan["faults"]]
-    faulty = _Faulty([fault for fault in faults if fault.process == process], Path(plan["folder"]), Path(plan["bucket"]))
+    faulty = _Faulty(
+        [fault for fault in faults if fault.process == process], Path(plan["folder"]), Path(plan["bucket"]), watching=process == "agent"
+    )
     for call in ("fsync", "rename", "replace", "write", "unlink"):
         setattr(os, call, faulty.wrapped(call, getattr(os, call)))
 
 
 class _Faulty:
-    def __init__(self, faults: list[Fault], folder: Path, bucket: Path) -> None:
+    def __init__(self, faults: list[Fault], folder: Path, bucket: Path, *, watching: bool) -> None:
         self._counts = dict.fromkeys(faults, 0)
         self._folder = folder
         self._bucket = bucket
+        self._watching = watching  # for committed files; a worker takes back what it could not commit
 
     def wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(real)
@@ -85,7 +88,7 @@ class _Faulty:
             what = next((kind for kind, pattern in _KINDS if pattern.search(path)), None) if "/spool" in path else None
             if what:
                 as_called: Call = {"replace": "rename", "unlink": "remove"}.get(name, name)  # type: ignore[assignment]  # the keys are `Call`
-                if (as_called, what) == ("remove", "file"):
+                if self._watching and (as_called, what) == ("remove", "file"):
                     self._watch(Path(path))
                 for fault in self._counts:
                     if (fault.call, fault.what) == (as_called, what):
