@@ -104,6 +104,7 @@ class StreamChanged(_Message):
 class SliceCommitted(_Message):
     type: Literal["slice"] = "slice"
     slice: Slice
+    seconds: float | None = None  # that the disk took; None: nobody measured
 
 
 class SliceStored(_Message):

@@ -21,6 +21,7 @@ from storage.journal import Journal, Record
 from storage.reserve import Reserve
 
 ARRIVING = ".arriving"  # from another spool; a crash leaves it behind, and the recording where it was
+MOVED = ".moved"  # to another spool; what is left here is of no use any more
 _GONE = ".gone"
 _PROBE = ".probe"
 
@@ -71,7 +72,7 @@ class Spool:
     def set_aside(self, sid: str) -> None:
         """Take the folder of a recording for none any more, if the disk still can; it stays as `.<sid>.moved`."""
         with contextlib.suppress(OSError):
-            (self.root / _one_part(sid)).rename(self.root / f".{sid}.moved")
+            (self.root / _one_part(sid)).rename(self.root / f".{sid}{MOVED}")
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free

@@ -5,11 +5,13 @@ import contextlib
 import logging
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
 from pydantic import ValidationError
 
+from recorder.agent import retention
 from recorder.agent.bus import LocalBus
 from recorder.agent.capacity import LOOK_SECONDS, Capacity
 from recorder.agent.disk import Disk
@@ -80,7 +82,7 @@ class Agent:
             async with asyncio.TaskGroup() as group, self._workers(group):
                 self._group = group
                 self._take_up()
-                serving = [group.create_task(work) for work in (self._bus.run(), self._measure(), self._disk.watch())]
+                serving = [group.create_task(work) for work in (self._bus.run(), self._measure(), self._disk.watch(), self._forget())]
                 await self._draining.wait()
                 await self._drain()
                 for task in (*serving, *self._tasks.values()):
@@ -164,6 +166,17 @@ class Agent:
         while True:
             self._capacity.look(self._live())
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _forget(self) -> None:
+        """Remove what was kept for long enough."""
+        keep_days = self._settings.agent.keep_days
+        while True:
+            for spool in filter(None, (self._spool, self._second)):
+                try:
+                    await asyncio.to_thread(retention.forget, spool, tuple(self._recordings), keep_days=keep_days, now=time.time)
+                except OSError:
+                    log.exception("the spool cannot be looked through")
+            await asyncio.sleep(retention.LOOK_SECONDS)
 
     def _live(self) -> dict[str, int | None]:
         """Who records, and in which process."""

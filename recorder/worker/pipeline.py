@@ -8,6 +8,7 @@ A pipeline is synchronous and owns no clock: `take` and `advance` get the time, 
 clock gives the same bytes. All times are nanoseconds on the recording's timeline.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -144,7 +145,12 @@ class Surroundings:
                 )
                 self.report(began)
         else:
-            self.report(SliceCommitted(slice=product.commit() if isinstance(product, Closed) else product))
+            self.report(_committed(product) if isinstance(product, Closed) else SliceCommitted(slice=product))
+
+
+def _committed(product: Closed) -> SliceCommitted:
+    began = time.monotonic()
+    return SliceCommitted(slice=product.commit(), seconds=round(time.monotonic() - began, 4))
 
 
 def is_of_a_track(file: File) -> bool:

@@ -413,7 +413,9 @@ async def slow_fsync(folder: Path, measured: Measured, *, seconds: float) -> Non
         node.is_whole(sid)
     slices = _composite(node, sid)
     gaps = [abs(after.start_ns - before.start_ns - before.duration_ns) for before, after in pairwise(slices)]
-    measured |= {"slices": len(slices), "gap_seconds": round(max(gaps) / 1e9, 3)}
+    took = [event.body.seconds or 0.0 for event in node.control.of(sid, "slice") if isinstance(event.body, SliceCommitted)]
+    measured |= {"slices": len(slices), "gap_seconds": round(max(gaps) / 1e9, 3), "commit_seconds": max(took)}
+    assert max(took) >= seconds  # what the metric shows
     assert (finished.outcome, finished.uploading) == ("complete", "uploaded")
     assert slices[-1].epoch == 1
     assert max(gaps) <= 40_000_000
