@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from sqlalchemy import Table as Schema
 from sqlalchemy import delete, func, select, update
 
+from api import lifecycle
 from api.store import Store
 from api.tables import File, Recording, Slice, Table, Usage
 
 
 class Unfinished(Exception):
-    """The recording still runs, or is still being uploaded: stop it first."""
+    """The recording still runs, or its files are still on their way to a store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ async def known(store: Store, sid: str) -> Known | None:
         row = await session.get(Recording, sid)
         if row is None:
             return None
-        if not row.finished:
+        if not _is_over(row):
             raise Unfinished
         names = await session.scalars(select(Slice.name).where(Slice.sid == sid, Slice.stored.is_not(None)))
         lists = await session.scalars(select(File.name).where(File.sid == sid))
@@ -49,7 +50,7 @@ async def erase_rows(store: Store, sid: str) -> dict[str, int]:
     gone: dict[str, int] = {}
     async with store.write() as session:
         row = await session.get(Recording, sid, with_for_update=True)
-        if row is not None and not row.finished:
+        if row is not None and not _is_over(row):
             raise Unfinished
         for table in _tables():
             count = await session.scalar(select(func.count()).select_from(table).where(table.c.sid == sid))
@@ -70,6 +71,11 @@ async def left_in_database(store: Store, sid: str) -> list[str]:
             if await session.scalar(select(func.count()).select_from(table).where(table.c.sid == sid))
         ]
     return left if await store.scrub() else [*left, "the database's write-ahead log, which is in use"]
+
+
+def _is_over(row: Recording) -> bool:
+    """Also for its node, which has the keys as long as files wait for their store."""
+    return row.finished and not lifecycle.leaves_behind(row)
 
 
 def _tables() -> list[Schema]:

@@ -1,10 +1,12 @@
 """`cloud-recorder erase`: removes every copy of a recording and shows that none is left."""
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,11 +18,11 @@ from api import erasure as database
 from api.schemas.storage import StorageConfig
 from api.store import open_store as open_database
 from recorder import erasure
+from recorder.destination import open_backup, open_destination
 from recorder.erasure import Removed
-from recorder.outbound import AddressPolicy
 from recorder.settings import Settings, load
 from recorder.spec import Storage
-from storage import ObjectStore, StoreOptions, open_store
+from storage import ObjectStore
 from storage.errors import StorageError
 
 _EVERYWHERE = ("0.0.0.0/0", "::/0")  # whoever runs the command may reach what the machine can reach
@@ -33,7 +35,7 @@ _EVERYWHERE = ("0.0.0.0/0", "::/0")  # whoever runs the command may reach what t
 @click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings")
 def command(*, sid: str, storage: BinaryIO | None, yes: bool, as_json: bool, config: Path | None) -> None:
-    """Erase the recording SID: its objects in the bucket, its part of this machine's spool, captures, and rows of the database.
+    """Erase the recording SID: its objects in bucket and backup store, its part of this machine's spool, captures, and rows.
 
     The keys of a bucket are forgotten when a recording has ended, so give them again (--storage). What vendor 100 holds is found
     without. Where agents run on several machines, run it on each. What was used stays in the bill, without sid and channel. Prints what
@@ -47,7 +49,7 @@ def command(*, sid: str, storage: BinaryIO | None, yes: bool, as_json: bool, con
     try:
         removed, left = asyncio.run(_erase(sid, where, load(config)))
     except database.Unfinished as error:
-        raise click.ClickException("the recording still runs or is still being uploaded: stop it first") from error
+        raise click.ClickException("the recording still runs, or its files are still on their way to a store") from error
     except (SQLAlchemyError, OSError) as error:
         raise click.ClickException(f"not everything could be removed ({type(error).__name__}: {error})") from error
     if as_json:
@@ -72,21 +74,28 @@ async def _erase(sid: str, where: Storage | None, settings: Settings) -> tuple[l
     return removed, left
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where objects may lie: below `prefix`, and under these keys when the store does not let us look."""
+
+    label: str
+    open: Callable[[], ObjectStore]
+    prefix: str = ""
+    keys: tuple[str, ...] = ()
+
+
 def _everywhere(sid: str, where: Storage | None, settings: Settings, known: database.Known | None) -> tuple[list[Removed], list[str]]:
     """Stores first, then this machine, and then a look at all of it."""
     removed: list[Removed] = []
     left: list[str] = []
-    prefix = known.prefix if known else "".join(f"{part}/" for part in where.prefix) if where else ""
-    keys = [f"{prefix}{name}" for name in sorted(known.stored | known.lists)] if known and where else []
-    for label, store, below in _stores(where, settings, prefix):
+    for place in _places(sid, where, settings, known):
         try:
-            found = list(erasure.erase_objects(store, below, sid, keys if where and label == where.bucket else ()))
-            removed += [Removed("object", f"{label}/{one.name}", one.size) for one in found]
-            left += [f"{label}/{key}" for key in erasure.left_in_store(store, below, sid)]
+            with contextlib.closing(place.open()) as store:
+                for one in erasure.erase_objects(store, place.prefix, sid, place.keys):
+                    removed.append(Removed("object", f"{place.label}/{one.name}", one.size))
+                left += [f"{place.label}/{key}" for key in erasure.left_in_store(store, place.prefix, sid)]
         except StorageError as error:
-            left.append(f"{label}: cannot be looked at: {error}")
-        finally:
-            store.close()
+            left.append(f"{place.label}: cannot be looked at: {error}")
     removed += erasure.erase_files(sid, settings)
     left += erasure.left_on_disk(sid, settings)
     unseen = known.stored - {one.name.rpartition("/")[2] for one in removed} if known and not where else ()
@@ -95,21 +104,20 @@ def _everywhere(sid: str, where: Storage | None, settings: Settings, known: data
     return removed, left
 
 
-def _stores(where: Storage | None, settings: Settings, prefix: str) -> Iterator[tuple[str, ObjectStore, str]]:
-    """Name, store, and below which prefix to look."""
+def _places(sid: str, where: Storage | None, settings: Settings, known: database.Known | None) -> Iterator[_Place]:
+    names = sorted(known.stored | known.lists) if known else []
     if where and where.vendor != erasure.LOCAL_FOLDER:
-        options = StoreOptions(
-            vendor=where.vendor,
-            region=where.region,
-            bucket=where.bucket,
-            access_key=where.access_key.get_secret_value(),
-            secret_key=where.secret_key.get_secret_value(),
-            sts_token=where.sts_token.get_secret_value() if where.sts_token else None,
-            endpoint=where.endpoint,
-        )
-        yield where.bucket, open_store(options, AddressPolicy(_EVERYWHERE).check), prefix
+        prefix = known.prefix if known else "".join(f"{part}/" for part in where.prefix)
+        everywhere = settings.model_copy(update={"agent": settings.agent.model_copy(update={"allowed_networks": _EVERYWHERE})})
+        yield _Place(where.bucket, lambda: open_destination(where, everywhere), prefix, tuple(f"{prefix}{name}" for name in names))
+    if settings.backup.vendor is not None:
+        yield _Place("backup", lambda: open_backup(settings), f"{sid}/", tuple(f"{sid}/{name}" for name in names))
     for name, store in erasure.buckets_here(settings):
-        yield name, store, ""
+        yield _Place(name, partial(_given, store))
+
+
+def _given(store: ObjectStore) -> ObjectStore:
+    return store
 
 
 def _place(given: bytes) -> Storage:

@@ -23,7 +23,7 @@ async def erase(data: Path, *arguments: str, given: bytes = b"") -> tuple[int, d
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "CLOUD_RECORDER_DATA_DIR": str(data)},
+        env={**os.environ, "CLOUD_RECORDER_DATA_DIR": str(data), "CLOUD_RECORDER_BACKUP__VENDOR": "100"},
     )
     said, complained = await process.communicate(given)
     assert process.returncode is not None
@@ -72,11 +72,15 @@ async def test_an_erased_recording_is_nowhere_and_others_stay(tmp_path: Path) ->
 
             whole = next(path for path in (running.data / "recordings").rglob(f"{here.sid}*.ts")).read_bytes()
             media = whole[len(whole) // 2 :][:400]
+            copy = running.data / "backup" / "backup" / here.sid / f"{here.sid}_room.ts"  # as an outage of the bucket leaves it
+            copy.parent.mkdir(parents=True)
+            copy.write_bytes(whole)
             assert naming(running.data, media)
             code, told = await erase(running.data, here.sid)
             assert (code, told["left"]) == (0, [])
             kinds = {one["kind"] for one in told["removed"]}
             assert kinds == {"object", "row"}
+            assert f"backup/{here.sid}/{copy.name}" in {one["name"] for one in told["removed"]}
             assert {Path(one["name"]).suffix for one in told["removed"] if one["kind"] == "object"} == {".ts", ".m3u8", ".mp4", ".json"}
             assert naming(running.data, here.sid.encode(), media) == []
             assert await erase(running.data, here.sid) == (0, {"sid": here.sid, "removed": [], "left": []})
