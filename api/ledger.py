@@ -157,8 +157,10 @@ def _log(sid: str, body: EventBody) -> None:
 
 def _count(body: EventBody) -> None:
     match body:
-        case protocol.SliceCommitted():
+        case protocol.SliceCommitted(seconds=seconds):
             metrics.SLICES_COMMITTED.inc()
+            if seconds is not None:
+                metrics.COMMIT_SECONDS.observe(seconds)
         case protocol.SliceStored(backup=backup, seconds=seconds, retries=retries):
             metrics.SLICES_STORED.labels("backup" if backup else "customer").inc()
             metrics.UPLOAD_RETRIES.inc(retries)

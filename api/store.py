@@ -44,6 +44,16 @@ class Store:
         async with self._reading() as session:
             yield session
 
+    async def scrub(self) -> bool:
+        """Leave no bytes of deleted rows in SQLite's write-ahead log; False: somebody still reads from it."""
+        if self._engine.dialect.name != "sqlite":
+            return True
+        async with self._turn, self._engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            assert raw.driver_connection
+            busy, *_ = await (await raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")).fetchone()
+            return not busy
+
     async def ping(self) -> None:
         async with self.read() as session:
             await session.execute(text("SELECT 1"))

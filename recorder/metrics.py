@@ -18,6 +18,12 @@ RECORDINGS_LIVE = Gauge("recorder_recordings_live", "Recordings that are running
 WORKERS_LOST = Counter("recorder_workers_lost", "Workers that died before their recording ended", registry=REGISTRY)
 IMPAIRED = Counter("recorder_impaired", "Reports of lost quality, by warnCode", ("code",), registry=REGISTRY)  # 10006: encoder late
 SLICES_COMMITTED = Counter("recorder_slices_committed", "Media files closed and safe in the spool", registry=REGISTRY)
+COMMIT_SECONDS = Histogram(
+    "recorder_commit_seconds",
+    "What the disk of the spool takes for one media file, fsync and all",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30),
+    registry=REGISTRY,
+)
 SLICES_STORED = Counter("recorder_slices_stored", "Media files verified in a store", ("store",), registry=REGISTRY)  # customer, backup
 UPLOAD_SECONDS = Histogram(
     "recorder_upload_seconds",

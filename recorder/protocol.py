@@ -104,6 +104,7 @@ class StreamChanged(_Message):
 class SliceCommitted(_Message):
     type: Literal["slice"] = "slice"
     slice: Slice
+    seconds: float | None = None  # that the disk took; None: nobody measured
 
 
 class SliceStored(_Message):
@@ -399,6 +400,13 @@ class ImageReady(_Message):
     height: int
 
 
+class SaveSpace(_Message):
+    """Agent -> worker: the disk of the spool fills up, encode with less (`on`), or as usual again. Answered by Done."""
+
+    type: Literal["save_space"] = "save_space"
+    on: bool
+
+
 class Report(_Message):
     """Worker -> agent: an event of the worker; the agent numbers and forwards it."""
 
@@ -411,7 +419,7 @@ Message = Annotated[
     Event
     | (AgentHello | Offer | Claim | Claimed | Done | Refused | AskApp | App | Sign | Signed)
     | (Stop | Subscribe | SetLayout | RenewStorage)
-    | (WorkerHello | Lease | ImageReady | Report),
+    | (WorkerHello | Lease | ImageReady | SaveSpace | Report),
     Field(discriminator="type"),
 ]
 message_adapter: TypeAdapter[Message] = TypeAdapter(Message)

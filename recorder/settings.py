@@ -124,6 +124,12 @@ class Agent(_Section):
         ("127.0.0.1",), description="this machine's addresses workers offer as ICE candidates; empty: those of every interface but loopback"
     )
     replay: Path | None = Field(None, description="folder of a capture that every recording plays in a loop instead of joining a channel")
+    second_spool: Path | None = Field(
+        None, description="folder on another disk: recordings go on there when the disk of data_dir/spool fails; default: none, they end"
+    )
+    keep_days: float = Field(
+        30, gt=0, description="after the end of a recording: how long the spool keeps what could not be stored; then it is removed"
+    )
     upload_parallel: int = Field(4, ge=1, description="files of one recording uploaded at the same time")
     upload_megabits: float | None = Field(
         None, gt=0, description="per second, on average, of all uploads of the node; one file still goes as fast as the line allows"

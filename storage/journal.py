@@ -3,11 +3,12 @@
 One process writes; others may read at any time.
 """
 
+import errno
 import json
 import os
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from storage.durable import sync_folder
 from storage.errors import SpoolError
 
 Record = Mapping[str, Any]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,10 @@ class Content:
 class Journal:
     """One journal file, opened when something is first appended. Safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, make_room: Callable[[], bool] = lambda: False) -> None:
+        """`make_room` is called when the disk is full, and tells whether it is worth trying again."""
         self._path = path
+        self._make_room = make_room
         self._descriptor: int | None = None
         self._failed = False
         self._lock = threading.Lock()
@@ -39,21 +44,35 @@ class Journal:
         """Add a record; when it returns and `durable` was asked for, a power cut cannot take it away.
 
         Raises:
-            SpoolError: the disk failed. The journal takes no further record: after a failed fsync a later one may
-                succeed without the pages that were lost (https://lwn.net/Articles/752063/).
+            SpoolError: the disk failed or is full. After a failure the journal takes no further record: after a failed fsync
+                a later one may succeed without the pages that were lost (https://lwn.net/Articles/752063/).
         """
         with self._lock:
             if self._failed:
                 raise SpoolError("the journal has failed before")
+            synced = False
             try:
                 if self._descriptor is None:
                     self._descriptor = self._open()
-                _write_all(self._descriptor, encode(record))
+                self._write(self._descriptor, encode(record))
                 if durable:
+                    synced = True
                     os.fsync(self._descriptor)
             except OSError as error:
-                self._failed = True
+                self._failed = error.errno not in _FULL or synced
                 raise SpoolError(f"cannot write the journal: {error.strerror}") from error
+
+    def _write(self, descriptor: int, line: bytes) -> None:
+        while True:
+            size = os.fstat(descriptor).st_size
+            try:
+                return _write_all(descriptor, line)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                os.ftruncate(descriptor, size)  # what fitted in must not swallow the next record
+                if not self._make_room():
+                    raise
 
     def read(self) -> Content:
         """All records that are whole, in order."""

@@ -6,6 +6,7 @@ side reads `journal` and removes files. Records are opaque but for `name`, `size
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,8 +18,12 @@ from pathlib import Path
 from storage.durable import sync_file, sync_folder
 from storage.errors import SpoolError
 from storage.journal import Journal, Record
+from storage.reserve import Reserve
 
+ARRIVING = ".arriving"  # from another spool; a crash leaves it behind, and the recording where it was
+MOVED = ".moved"  # to another spool; what is left here is of no use any more
 _GONE = ".gone"
+_PROBE = ".probe"
 
 
 class Spool:
@@ -33,7 +38,7 @@ class Spool:
         """Own the spool until `unlock` or the end of the process, then clear away what a crash left half removed.
 
         Raises:
-            SpoolError: another process owns it.
+            SpoolError: another process owns it, or a part of it lies on another disk, where a file cannot be moved at one stroke.
         """
         descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -42,7 +47,13 @@ class Spool:
             os.close(descriptor)
             raise SpoolError(f"another process uses the spool {self.root}") from error
         self._lock = descriptor
-        for leftover in self.root.glob(f".*{_GONE}"):
+        try:
+            for sid in self.recordings():
+                self.recording(sid).check_moves()
+        except SpoolError:
+            self.unlock()
+            raise
+        for leftover in (path for suffix in (_GONE, ARRIVING) for path in self.root.glob(f".*{suffix}")):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def unlock(self) -> None:
@@ -58,8 +69,19 @@ class Spool:
         """The recordings that have a folder."""
         return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
+    def set_aside(self, sid: str) -> None:
+        """Take the folder of a recording for none any more, if the disk still can; it stays as `.<sid>.moved`."""
+        with contextlib.suppress(OSError):
+            (self.root / _one_part(sid)).rename(self.root / f".{sid}{MOVED}")
+
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free
+
+    def fill(self) -> float:
+        """How full the disk is, 0 to 1, counted as `df` does: in bytes or in files, whichever is more."""
+        disk = os.statvfs(self.root)
+        blocks, files = disk.f_blocks - disk.f_bfree, disk.f_files - disk.f_ffree
+        return max(used / (used + left) if used + left else 0.0 for used, left in ((blocks, disk.f_bavail), (files, disk.f_favail)))
 
 
 class RecordingSpool:
@@ -67,10 +89,11 @@ class RecordingSpool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.uploads = Journal(folder / "uploads")
+        make_room = Reserve(folder.parent).release
+        self.uploads = Journal(folder / "uploads", make_room)
         self.notes = Journal(folder / "notes")
         self.corrupt_lines = 0  # found by the last `records()`
-        self._journal = Journal(folder / "journal")
+        self._journal = Journal(folder / "journal", make_room)
         self._partial = folder / "partial"
         self._files = folder / "files"
         self._naming = threading.Lock()
@@ -103,6 +126,30 @@ class RecordingSpool:
         with contextlib.suppress(FileNotFoundError):
             self.file(name).rename(self.partial(name))
 
+    def check_moves(self) -> None:
+        """See that an open file can become a committed one by a rename.
+
+        Raises:
+            SpoolError: it cannot: one of the folders is a mount of its own.
+        """
+        probe = self._partial / _PROBE
+        try:
+            probe.touch()
+            probe.replace(self._files / _PROBE)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise SpoolError(f"{self._partial} and {self._files} are not on one disk") from error
+            return  # full, or read-only: that is met where it matters
+        finally:
+            for path in (probe, self._files / _PROBE):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    @property
+    def holds_media(self) -> bool:
+        """Something was written that is not removed: committed, or left open."""
+        return any(path.name != _PROBE for folder in (self._files, self._partial) for path in folder.iterdir())
+
     def partial(self, name: str) -> Path:
         """Where a file is written while it is open."""
         return self._partial / _one_part(name)
@@ -133,6 +180,20 @@ class RecordingSpool:
         self._journal.append(full)
         return full
 
+    def adopt(self, name: str, record: Mapping[str, object]) -> Record:
+        """Journal a committed file whose record was lost; returns it with `name`, `size` and `sha256`.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        try:
+            full = {**record, "name": name, **_fixed(self.file(name))}
+        except OSError as error:
+            raise SpoolError(f"cannot read a committed file: {error.strerror}") from error
+        self._committed().add(name)
+        self._journal.append(full)
+        return full
+
     def append(self, record: Mapping[str, object]) -> None:
         """Journal a record that has no file.
 
@@ -150,7 +211,7 @@ class RecordingSpool:
     def unrecorded(self) -> list[Path]:
         """Committed files whose record was lost: the crash came between the rename and the journal, or the line is torn."""
         known = self._recorded()
-        return sorted(path for path in self._files.iterdir() if path.name not in known)
+        return sorted(path for path in self._files.iterdir() if path.name not in known and path.name != _PROBE)
 
     def file(self, name: str) -> Path:
         """Where a committed file lies until it is removed."""

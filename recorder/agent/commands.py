@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
+from typing import Final
 
 from recorder.agent.events import EventLog
 from recorder.agent.images import Images
@@ -11,10 +12,12 @@ from recorder.agent.ownership import Ownership
 from recorder.agent.reports import Reports
 from recorder.agent.supervisor import COMMAND_SECONDS, Supervisor
 from recorder.peer import PeerLost
-from recorder.protocol import Done, ImageReady, Message, Refused, RenewStorage, SetLayout, Stop, Subscribe
+from recorder.protocol import Done, ImageReady, Message, Refused, RenewStorage, SaveSpace, SetLayout, Stop, Subscribe, Warned
 from recorder.spec import RecordingSpec
 
 log = logging.getLogger(__name__)
+
+DISK_FILLS_UP: Final = 10090  # warnCode; a number of ours
 
 
 class Commands:
@@ -33,11 +36,14 @@ class Commands:
     ) -> None:
         """`folder` is the recording's, for the images that layouts name."""
         self.images = Images(folder, node.images.fetch, tell=self._hand_over, emit=events.emit)
+        self._emit = events.emit
         self._sid = sid
         self._ownership = ownership
         self._supervisor = supervisor
         self._reports = reports
         self._launched: RecordingSpec | None = None  # with which the worker was started; None: what it knows is uncertain
+        self._saving = False  # as the disk of the spool demands
+        self._saving_changed = asyncio.Event()
         self._arrived = asyncio.Event()  # a worker, that is not briefed yet
         self._turn = asyncio.Lock()  # of who tells the worker what to record, so that the last word is the newest
 
@@ -82,9 +88,26 @@ class Commands:
                     await self._tell(SetLayout(sid=self._sid, layout=spec.layout))
                 if known is None or known.subscription != spec.subscription:
                     await self._tell(Subscribe(sid=self._sid, subscription=spec.subscription))
+                if self._saving:
+                    await self._tell(SaveSpace(on=True))
             self.images.worker_is_here()
 
-    async def _tell(self, message: Subscribe | SetLayout) -> Message | None:
+    def save_space(self, on: bool) -> None:  # as the message
+        """Have this recording take less of the disk, or as much as usual again."""
+        if on != self._saving:
+            self._saving = on
+            self._saving_changed.set()
+
+    async def tell_to_save(self) -> None:
+        """Tell it to the worker there is, whenever it changes; `brief` tells the next one."""
+        while True:
+            await self._saving_changed.wait()
+            self._saving_changed.clear()
+            await self._tell(SaveSpace(on=self._saving))
+            if self._saving:
+                await self._emit(Warned(module=0, code=DISK_FILLS_UP, detail="the disk of the spool fills up, less is recorded"))
+
+    async def _tell(self, message: Subscribe | SetLayout | SaveSpace) -> Message | None:
         """The worker's answer; None when there is none: it, or the next one, is told when it connects."""
         try:
             return await self._supervisor.link.request(message, COMMAND_SECONDS)

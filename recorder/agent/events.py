@@ -1,6 +1,7 @@
 """What happened in one recording: numbered, durable before it counts, delivered in order and at least once."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,6 +25,7 @@ from recorder.protocol import (
     UploaderStarted,
     WorkerLost,
 )
+from storage.errors import SpoolError
 from storage.journal import Journal, Record
 
 
@@ -32,6 +34,7 @@ class History:
     """A recording as the agent's journal tells it."""
 
     epoch: int | None = None
+    began_ms: int | None = None  # Unix ms of the first event
     next_sequence: int = 0
     pending: deque[Event] = field(default_factory=deque)
     bodies: list[EventBody] = field(default_factory=list)
@@ -105,6 +108,9 @@ def restore(records: Iterable[Record]) -> History:
                 history.worker = record["pid"], record["identity"]
             case "event":
                 event = Event.model_validate(record)
+                if history.epoch is None or event.epoch > history.epoch:  # the line that tells of it is damaged
+                    history.epoch, history.worker = event.epoch, None
+                history.began_ms = history.began_ms or event.at_ms
                 history.bodies.append(event.body)
                 if isinstance(event.body, Finished):
                     history.finished_ms = event.at_ms
@@ -112,6 +118,8 @@ def restore(records: Iterable[Record]) -> History:
                 history.next_sequence = event.sequence + 1
             case "delivered":
                 acknowledged = record["epoch"], record["sequence"]
+                if acknowledged[0] == history.epoch:  # the line of the event itself may be damaged
+                    history.next_sequence = max(history.next_sequence, acknowledged[1] + 1)
     history.pending = deque(event for event in history.pending if (event.epoch, event.sequence) > acknowledged)
     return history
 
@@ -181,8 +189,9 @@ class EventLog:
             await self._arrived.wait()
             event = self._pending[0]
             await deliver(event)
-            # Not forced to disk: losing the line means delivering again.
-            self._journal.append({"type": "delivered", "epoch": event.epoch, "sequence": event.sequence}, durable=False)
+            # Not forced to disk: losing the line means delivering again. Nor may a disk that fails keep back what comes after.
+            with contextlib.suppress(SpoolError):
+                self._journal.append({"type": "delivered", "epoch": event.epoch, "sequence": event.sequence}, durable=False)
             self._pending.popleft()
             if not self._pending:
                 self._arrived.clear()

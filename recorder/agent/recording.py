@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from pathlib import Path
 from typing import Final
 
 from recorder import log as logs
@@ -45,6 +46,10 @@ LAST_WORDS_SECONDS: Final = 5.0
 _DAY_SECONDS: Final = 86_400
 
 
+class SpoolFailed(Exception):
+    """The spool of a recording can be written no more."""
+
+
 class Recording:
     """`run()` is its whole life; commands and the worker's messages come in meanwhile."""
 
@@ -54,6 +59,7 @@ class Recording:
         self._spool = spool
         history = restore(spool.uploads.read().records)
         self._resumed = history.epoch is not None
+        self._began_ms = history.began_ms or time.time_ns() // 1_000_000
         self._finished = history.finished
         self._finished_ms = history.finished_ms
         self._closed = history.closed
@@ -129,6 +135,29 @@ class Recording:
             self.over and (self._finished is not None or not claimed or self._uploads.waits_for_signature)
         )
 
+    @property
+    def folder(self) -> Path:
+        """Its part of the spool."""
+        return self._spool.folder
+
+    @property
+    def told_to_stop(self) -> Reason | None:
+        return self._supervisor.stopping
+
+    @property
+    def began_ms(self) -> int:
+        """Unix ms of when this node took it on."""
+        return self._began_ms
+
+    @property
+    def stopping(self) -> bool:
+        """It has ended, or was told to."""
+        return self.over or self._supervisor.stopping is not None
+
+    def save_space(self, on: bool) -> None:  # as told to the worker
+        """Have it take less of the disk, or as much as usual again."""
+        self._commands.save_space(on)
+
     def stop(self, reason: Reason) -> None:
         self._supervisor.stop(reason)
 
@@ -154,9 +183,13 @@ class Recording:
         return await self._reports.hear(report)
 
     async def run(self) -> None:
-        """Record and upload; returns when the control plane knows how it ended, or says that the recording is not ours."""
+        """Record and upload; returns when the control plane knows how it ended, or says that the recording is not ours.
+
+        Raises:
+            SpoolFailed: the disk fails; the recording can go on in the other spool.
+        """
         logs.current_sid.set(self.sid)
-        keep = True
+        keep, moves = True, False
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(self._events.run(self._node.bus.deliver)), group.create_task(self._fail())]
@@ -168,7 +201,7 @@ class Recording:
                     if not self._uploader_started:
                         await self._events.emit(UploaderStarted())
                     works = (self._upload(), self._progress.run(self._events.emit), self._commands.images.run(), self._commands.brief())
-                    background += [group.create_task(work) for work in works]
+                    background += [group.create_task(work) for work in (*works, self._commands.tell_to_save())]
                 await self._finish(self._reports.ended or await self._workers.record())
                 if not self._closed:
                     await self._see_through()
@@ -180,12 +213,28 @@ class Recording:
             keep = not (self._uploads.empty or (self._finished and self._is_stored()))
         except* Exception as errors:
             log.exception("recording failed")
-            await self._last_words("spool_full" if errors.subgroup((SpoolError, OSError)) else "crashed")
+            failed = errors.subgroup((SpoolError, OSError)) is not None
+            moves = failed and self._may_move()
+            if not moves:
+                await self._last_words("spool_full" if failed else "crashed")
+        if moves:
+            await self._workers.kill()
+            self._spool.close()
+            raise SpoolFailed
         self._tidy(keep)
 
     def tidy(self) -> None:
         """Of a settled one: remove the folder unless it holds what could not be stored."""
         self._tidy(not self._is_stored())
+
+    def _may_move(self) -> bool:
+        second = self._node.second_spool
+        return second is not None and self._spool.folder.parent != second.root and not self._node.disk.is_full
+
+    async def give_up(self) -> None:
+        """There is no other spool either: tell the end."""
+        await self._last_words("spool_full")
+        self._tidy(True)
 
     def _is_stored(self) -> bool:
         """All that was recorded, so that nothing in the folder is of use."""

@@ -55,6 +55,13 @@ class Workers:
         self._resumed = history.epoch is not None
         self._worker = history.worker
         self._restarts = history.restarts
+        self._process: WorkerProcess | None = None  # the last one
+
+    async def kill(self) -> None:
+        """See to it that no worker writes any more."""
+        if self._process:
+            self._process.send(signal.SIGKILL)
+            await self._process.wait()
 
     async def record(self) -> Ended:
         """One worker after the other, until one ends by itself, is told to, or too many have died."""
@@ -63,6 +70,7 @@ class Workers:
         seconds = self._node.timing.lease if self._resumed else self._node.timing.hello
         while True:
             how = "it is not there"
+            self._process = process
             if process:
                 how = await self._supervisor.attend(process, seconds)
             await self._reports.recover()
@@ -74,6 +82,7 @@ class Workers:
 
     async def _go_on(self, how: str) -> Ended | None:
         """A worker is gone without an end: None when another one shall continue, else how the recording ends."""
+        self._node.disk.look()  # a full disk kills workers, and would the next one
         ended = self._stopped(how)
         if ended:
             return ended

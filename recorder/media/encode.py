@@ -109,6 +109,10 @@ class VideoEncoder:
         frame.pict_type = PictureType.I if force_keyframe else PictureType.NONE
         return _packets(self._context.encode(frame), duration=1)
 
+    def set_bitrate(self, kbps: int) -> None:
+        """From the next picture on; libx264 follows, other encoders may go on as they were."""
+        self._context.bit_rate = kbps * 1000
+
     def flush(self) -> list[Packet]:
         """What is still inside; nothing can be encoded afterwards."""
         return _packets(self._context.encode(None), duration=1)

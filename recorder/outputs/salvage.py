@@ -1,17 +1,19 @@
 """What a killed worker left open: which files those are, and how much of each is whole. Loads no media library.
 
-TS slices are committed as they are, up to their last whole frame, and screenshots that are whole. MP4 parts are rewritten from
-their whole fragments, by whoever may load the muxers (`parts`).
+TS slices are committed as they are up to their last whole frame, WebM slices up to their last whole block, and screenshots that are
+whole. MP4 parts are rewritten from their whole fragments, by whoever may load the muxers (`parts`).
 """
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from recorder.outputs import DRAFT, FRAGMENTS, TS_ZERO_NS, Draft, slice_record
+from recorder.outputs import DRAFT, FRAGMENTS, TS_ZERO_NS, Draft, slice_record, torn_webm
 from storage.errors import SpoolError
 from storage.journal import Record
 from storage.spool import RecordingSpool
@@ -23,6 +25,7 @@ _TS_CLOCK_HZ = 90_000
 _TS_WRAP = 1 << 33  # ticks
 _LONGEST_UNIT = _TS_CLOCK_HZ // 5  # of sound; the muxer waits no longer for more
 
+_NAME = re.compile(r"(?P<stem>.+)_(?P<utc>\d{17})\.(?P<kind>ts|webm|jpg)", re.DOTALL)
 _PART_INDEX = re.compile(r"_(\d+)\.mp4$")
 
 
@@ -64,19 +67,46 @@ def leftovers(spool: RecordingSpool) -> list[Leftover]:
 
 
 def salvage_slices(spool: RecordingSpool) -> None:
-    """Commit the TS slices and screenshots of a worker that is gone, under its epoch; nothing while another process still writes."""
+    """Commit the slices and screenshots of a worker that is gone, under its epoch; nothing while another process still writes."""
     if not spool.lock():
         log.warning("the spool is still being written, nothing is salvaged")
         return
     try:
         for item in leftovers(spool):
-            if item.draft.name.endswith(".ts") or item.is_picture:
+            if not item.is_part:
                 try:
                     _salvage_file(spool, item)
                 except (OSError, SpoolError):
                     log.exception("an open file is lost", extra={"file": item.draft.name})
+        record_again(spool)
     finally:
         spool.close()
+
+
+def record_again(spool: RecordingSpool) -> None:
+    """Journal the committed files whose record is damaged, by what their names and their media tell.
+
+    The playlist's tags before them are lost; they are shown behind a discontinuity, at their place in time.
+    """
+    drafts = {name.removesuffix(DRAFT) for name in spool.left_open()}  # those are committed by their drafts
+    found = [(path, parsed) for path in spool.unrecorded() if path.name not in drafts and (parsed := _NAME.fullmatch(path.name))]
+    for path, parsed in sorted(found, key=lambda one: one[1]["utc"]):
+        records = [record for record in spool.records() if record.get("type") == "slice"]
+        start_ms = _unix_ms(parsed["utc"])
+        epoch, sequence = _place(records, start_ms)
+        start_ns = _start_ns(records, epoch, start_ms)
+        is_picture = parsed["kind"] == "jpg"
+        draft = Draft(
+            path.name,
+            None if is_picture else f"{parsed['stem']}.m3u8",
+            start_ns,
+            start_ms,
+            discontinuity=not is_picture,
+            content="snapshot" if is_picture else "media",
+        )
+        duration_ns = {"ts": _ts_duration_ns, "webm": torn_webm.mend}[parsed["kind"]](path) if not is_picture else 0
+        spool.adopt(path.name, slice_record(draft, epoch=epoch, sequence=sequence, duration_ns=duration_ns))
+        log.error("the record of a committed file was damaged and is made again", extra={"file": path.name})
 
 
 def next_sequence(records: Iterable[Record], epoch: int) -> int:
@@ -157,16 +187,57 @@ def _salvage_file(spool: RecordingSpool, item: Leftover) -> None:
     draft, path = item.draft, spool.partial(item.draft.name)
     if not path.exists():
         spool.reopen(draft.name)  # the crash came after the rename
+    if not path.exists():
+        if item.duration_ns is not None:
+            log.error("a closed file is lost, the disk failed", extra={"file": draft.name})
+        _remove(spool, draft.name)
+        return
     duration_ns = item.duration_ns
-    if duration_ns is None and path.exists():
-        length, duration_ns = whole_units(path.read_bytes(), draft.start_ns)
-        with path.open("rb+") as file:
-            file.truncate(length)
+    if duration_ns is None:
+        duration_ns = torn_webm.mend(path) if draft.name.endswith(".webm") else _cut(path, draft.start_ns)
     if duration_ns or (duration_ns == 0 and item.is_picture):
         sequence = next_sequence(spool.records(), item.epoch)
         spool.commit(draft.name, slice_record(draft, epoch=item.epoch, sequence=sequence, duration_ns=duration_ns))
         log.info("open file salvaged", extra={"file": draft.name, "seconds": round(duration_ns / 1e9, 3)})
     _remove(spool, draft.name)
+
+
+def _cut(path: Path, start_ns: int) -> int:
+    """Leave of a TS file what is whole; returns how many ns that lasts."""
+    length, duration_ns = whole_units(path.read_bytes(), start_ns)
+    os.truncate(path, length)
+    return duration_ns
+
+
+def _ts_duration_ns(path: Path) -> int:
+    """Of a whole file."""
+    data = path.read_bytes()
+    first = next((pts for _, _, pts in _units(data)), 0)
+    return whole_units(data, first * 1_000_000_000 // _TS_CLOCK_HZ - TS_ZERO_NS)[1]
+
+
+def _unix_ms(utc: str) -> int:
+    moment = datetime.strptime(utc[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1000 + int(utc[14:])
+
+
+def _place(records: Sequence[Record], start_ms: int) -> tuple[int, int]:
+    """Epoch and sequence of the record that is missing at this time: a number left out by the worker of then, or its next one."""
+    before = max((record["epoch"] for record in records if record["start_ms"] <= start_ms), default=1)
+    after = min((record["epoch"] for record in records if record["start_ms"] > start_ms), default=before)
+    free = {}
+    for epoch in (before, after):
+        taken = {record["sequence"] for record in records if record["epoch"] == epoch}
+        free[epoch] = next(number for number in range(len(taken) + 1) if number not in taken)
+        if free[epoch] < len(taken):
+            return epoch, free[epoch]
+    return before, free[before]
+
+
+def _start_ns(records: Sequence[Record], epoch: int, start_ms: int) -> int:
+    """The start on the timeline, by that of any other file of the same worker."""
+    known = next((record for record in records if record["epoch"] == epoch), None)
+    return known["start_ns"] + (start_ms - known["start_ms"]) * 1_000_000 if known else 0
 
 
 def _remove(spool: RecordingSpool, name: str) -> None:

@@ -12,13 +12,26 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from recorder.peer import LINE_LIMIT_BYTES, Peer, PeerLost
-from recorder.protocol import Done, EventBody, ImageReady, Lease, Message, Refused, Report, SetLayout, Stop, Subscribe, WorkerHello
+from recorder.protocol import (
+    Done,
+    EventBody,
+    ImageReady,
+    Lease,
+    Message,
+    Refused,
+    Report,
+    SaveSpace,
+    SetLayout,
+    Stop,
+    Subscribe,
+    WorkerHello,
+)
 
 log = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = 0.25
 
-Command = Stop | Subscribe | SetLayout | ImageReady
+Command = Stop | Subscribe | SetLayout | ImageReady | SaveSpace
 CommandHandler = Callable[[Command], Awaitable[Message]]
 
 
@@ -96,7 +109,7 @@ class AgentLink:
         if isinstance(message, Lease):
             self._lease_ends = time.monotonic() + message.seconds
             return Done()
-        if isinstance(message, Stop | Subscribe | SetLayout | ImageReady):
+        if isinstance(message, Command):
             return await self._on_command(message)
         return Refused(reason="bad_request", detail=f"a worker has no use for {message.type}")
 

@@ -29,7 +29,7 @@ from recorder.spec import Layout, Subscription
 from recorder.worker.laying import RATE_HZ, Chunk
 from recorder.worker.looks import Hearing, Looks
 from recorder.worker.pace import Pace
-from recorder.worker.pipeline import NEVER, Event, ImageLoaded, Input, Joined, Left, Started, Stopped, Surroundings
+from recorder.worker.pipeline import NEVER, Event, ImageLoaded, Input, Joined, Left, Started, Stopped, Surroundings, Thrift
 from recorder.worker.scenery import Scenery
 from recorder.worker.sight import Sight
 from recorder.worker.sound import Sound
@@ -156,12 +156,13 @@ class _Pictures:
         self._compositor = Compositor(self._canvas, Scaler)
         self._scenery = Scenery(self._compositor)
         self.pace = Pace(self._fps, lambda detail: around.warn(ENCODER_LATE, detail))
+        self._bitrate_kbps = spec.canvas.bitrate_kbps
         self._encoder = open_encoder(
             name=around.settings.video_encoder,
             width=self._canvas.size.width,
             height=self._canvas.size.height,
             fps=self._fps,
-            bitrate_kbps=spec.canvas.bitrate_kbps,
+            bitrate_kbps=self._bitrate_kbps,
         )
         self._frame = frame_of(self._canvas.planes)  # sees every drawing
         self._sights: dict[int, Sight] = {}
@@ -196,6 +197,8 @@ class _Pictures:
             self._set_layout(event)
         elif isinstance(event, ImageLoaded):
             self._scenery.add(event.url, event.picture)
+        elif isinstance(event, Thrift):
+            self._encoder.set_bitrate(self._bitrate_kbps // 2 if event.on else self._bitrate_kbps)
         elif isinstance(event, Started | Stopped) and event.track.kind == "video" and event.track.uid in self._sights:
             sight = self._sights[event.track.uid]
             sight.interrupt(time_ns) if isinstance(event, Stopped) else sight.resume()

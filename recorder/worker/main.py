@@ -27,6 +27,7 @@ from recorder.protocol import (
     PhaseChanged,
     Reason,
     Refused,
+    SaveSpace,
     SetLayout,
     Stop,
     StreamChanged,
@@ -42,7 +43,7 @@ from recorder.worker.chronicle import Chronicle
 from recorder.worker.launch import Launch
 from recorder.worker.media_thread import MediaThread
 from recorder.worker.metering import Metering
-from recorder.worker.pipeline import ImageLoaded, Surroundings, check_layout
+from recorder.worker.pipeline import ImageLoaded, Surroundings, Thrift, check_layout
 from recorder.worker.salvage import salvage
 from recorder.worker.scenery import read_pixels
 from recorder.worker.streams import Streams
@@ -227,7 +228,9 @@ class _Worker:
         if self._ending.done():
             return Refused(reason="exiting")
         if isinstance(command, Stop):
-            self._end("complete", command.reason)
+            self._end("limit_reached" if command.reason == "spool_full" else "complete", command.reason)
+        elif isinstance(command, SaveSpace):
+            self._media.put(Thrift(command.on))
         elif isinstance(command, Subscribe):
             self._audience.subscribe(command.subscription)  # it may come before we have joined
         elif isinstance(command, SetLayout):

@@ -8,6 +8,7 @@ A pipeline is synchronous and owns no clock: `take` and `advance` get the time, 
 clock gives the same bytes. All times are nanoseconds on the recording's timeline.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -57,9 +58,16 @@ class ImageLoaded:
     picture: Picture
 
 
+@dataclass(frozen=True, slots=True)
+class Thrift:
+    """The disk fills up: what is encoded shall take half as much (`on`), or as much as was asked for again."""
+
+    on: bool
+
+
 # A `Layout` and a `Subscription` each replace the whole of the one before. An event belongs to the time it came: what is asked
 # for takes effect at the next picture of the timeline, wherever the output is with its delay.
-Event = Joined | Left | Started | Stopped | Layout | Subscription | ImageLoaded
+Event = Joined | Left | Started | Stopped | Layout | Subscription | ImageLoaded | Thrift
 Input = EncodedFrame | Event
 
 NEVER = 1 << 62  # a time that does not come
@@ -137,7 +145,12 @@ class Surroundings:
                 )
                 self.report(began)
         else:
-            self.report(SliceCommitted(slice=product.commit() if isinstance(product, Closed) else product))
+            self.report(_committed(product) if isinstance(product, Closed) else SliceCommitted(slice=product))
+
+
+def _committed(product: Closed) -> SliceCommitted:
+    began = time.monotonic()
+    return SliceCommitted(slice=product.commit(), seconds=round(time.monotonic() - began, 4))
 
 
 def is_of_a_track(file: File) -> bool:

@@ -105,7 +105,7 @@ class Serve:
 
     async def spool_is_empty(self) -> None:
         async with asyncio.timeout(10):
-            while any(path.name != ".lock" for path in (self.data / "spool").iterdir()):
+            while any(path.name not in (".lock", ".reserve") for path in (self.data / "spool").iterdir()):
                 await asyncio.sleep(0.1)
 
 

@@ -8,7 +8,7 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -75,15 +75,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweedfs.Seawe
 class AgentProcess:
     """The agent in a process of its own, so that it can be killed."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        module: str = "tests.integration.agent_main",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings = settings
+        self._module = module
+        self._environment = {**os.environ, **(environment or {})}
         self._log = folder / "agent.log"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
-            command = (sys.executable, "-m", "tests.integration.agent_main")
-            self._process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log)
+            command = (sys.executable, "-m", self._module)
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log, env=self._environment
+            )
         assert self._process.stdin
         self._process.stdin.write(self._settings.model_dump_json().encode())
         self._process.stdin.close()

@@ -32,6 +32,7 @@ async def test_metrics_and_logs_of_a_recording(tmp_path: Path) -> None:
             await person.stop()
         shown = await _metrics(running)
     assert shown["recorder_slices_committed_total"] == shown['recorder_slices_stored_total{store="customer"}'] > 0
+    assert 0 < shown["recorder_commit_seconds_count"] <= shown["recorder_slices_committed_total"]
     assert shown["recorder_upload_seconds_count"] == shown["recorder_slices_committed_total"]
     assert shown["recorder_upload_seconds_sum"] > 0
     lines = [line for line in running.log.splitlines() if not ANNOUNCED.fullmatch(line)]

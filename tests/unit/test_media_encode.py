@@ -242,3 +242,19 @@ def test_flash_and_beep_stay_together_through_a_transport_stream() -> None:
         expected = round((flash - sound_start) * RATE)
         match = np.correlate(joined[expected - 480 : expected + 1000], beeps(1, 1)[0, :480], "valid").argmax()
         assert abs(int(match) - 480) <= 48  # 1 ms
+
+
+def test_the_bitrate_may_be_changed_while_it_runs() -> None:
+    rng = np.random.default_rng(3)
+    canvas = Canvas(320, 180)
+    frame = frame_of(canvas.planes)
+    encoder = VideoEncoder(width=320, height=180, fps=15, bitrate_kbps=400)
+    sizes = []
+    for tick in range(600):
+        if tick in (200, 400):
+            encoder.set_bitrate(200 if tick == 200 else 400)
+        canvas.planes.y[:] = rng.integers(16, 235, canvas.planes.y.shape, np.uint8)
+        sizes.append(sum(len(packet.data) for packet in encoder.encode(frame, tick)))
+    usual, saving, again = (sum(sizes[begin : begin + 150]) * 8 / 10_000 for begin in (50, 250, 450))
+    assert saving == pytest.approx(200, rel=0.1)
+    assert usual == pytest.approx(again, rel=0.1) == pytest.approx(400, rel=0.1)

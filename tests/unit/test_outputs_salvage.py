@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from recorder.outputs import DRAFT, FRAGMENTS, TS_ZERO_NS, Closed, Draft, Shelf
 from recorder.outputs.names import Names
 from recorder.outputs.salvage import leftovers, next_part, next_sequence, parts, salvage_slices, whole_fragments, whole_units
@@ -180,3 +182,54 @@ def test_a_screenshot_that_is_whole_is_committed(tmp_path: Path) -> None:
         (names[1], "snapshot", 1),
     ]
     assert sorted(path.name for path in (tmp_path / "files").iterdir()) == names[:2]
+
+
+def test_a_webm_slice_that_was_left_open_is_committed(tmp_path: Path) -> None:
+    def element(kind: str, content: bytes) -> bytes:
+        return bytes.fromhex(kind) + (len(content) | 1 << 28).to_bytes(4, "big") + content
+
+    blocks = [element("a3", b"\x81" + (number * 100).to_bytes(2, "big") + b"\x80frame") for number in range(10)]
+    cluster = element("1f43b675", element("e7", b"\0") + b"".join(blocks))
+    spool = RecordingSpool(tmp_path / "s")
+    opened = shelf(spool, 1).open(draft("a.webm", 3.0))
+    opened.write_bytes(element("1a45dfa3", b"") + bytes.fromhex("1853806701ffffffffffffff") + cluster[:-1])
+    salvage_slices(RecordingSpool(spool.folder))
+    (record,) = spool.records()
+    assert (record["name"], record["duration_ns"], record["start_ns"]) == ("a.webm", 900_000_000, 3 * SECOND)
+    assert spool.file("a.webm").read_bytes().endswith(blocks[8])
+    assert spool.left_open() == []
+
+
+def _names(spool: RecordingSpool) -> list[str]:
+    """Of the slices, in the order in which a playlist shows them."""
+    return [str(record["name"]) for record in sorted(spool.records(), key=lambda record: (record["epoch"], record["sequence"]))]
+
+
+@pytest.mark.parametrize("hit", range(6))
+def test_a_damaged_line_of_the_journal_is_made_again_by_its_file(tmp_path: Path, hit: int) -> None:
+    spool = RecordingSpool(tmp_path / "s")
+    for epoch in (1, 2):
+        shelved = shelf(spool, epoch)
+        for number in range(3):
+            start = 100 * epoch + number
+            name = shelved.names.slice(1_700_000_000_000 + start * 1000)
+            made = Draft(name, shelved.names.playlist(), start * SECOND, 1_700_000_000_000 + start * 1000, False, ("#TAG",))
+            shelved.open(made).write_bytes(stream(start) + ts_packet(VIDEO, ticks(start + 1)))
+            shelved.close(made, SECOND).commit()
+    spool.close()
+    records, names = spool.records(), _names(spool)
+    lines = (spool.folder / "journal").read_bytes().split(b"\n")
+    lines[hit] = lines[hit][:40] + bytes([lines[hit][40] ^ 1]) + lines[hit][41:]
+    (spool.folder / "journal").write_bytes(b"\n".join(lines))
+    damaged = RecordingSpool(spool.folder)
+    assert len(damaged.records()) == 5
+    salvage_slices(damaged)
+    assert _names(damaged) == names
+    again = {str(record["name"]): record for record in damaged.records()}[names[hit]]
+    lost = records[hit]
+    assert (again["sha256"], again["playlist"], again["start_ms"]) == (lost["sha256"], lost["playlist"], lost["start_ms"])
+    assert (again["epoch"], again["sequence"], again["start_ns"]) == (lost["epoch"], lost["sequence"], lost["start_ns"])
+    assert again["duration_ns"] == lost["duration_ns"]
+    assert again["discontinuity"]
+    salvage_slices(RecordingSpool(spool.folder))
+    assert _names(spool) == names

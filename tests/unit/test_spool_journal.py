@@ -94,3 +94,34 @@ def test_spool_journal_does_not_trust_a_disk_after_a_failed_fsync(tmp_path: Path
     with pytest.raises(SpoolError):  # fsync would succeed now, without the lost page
         failing.append({"n": 3})
     failing.close()
+
+
+def test_spool_journal_on_a_full_disk_asks_for_room_once_and_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def make_room() -> bool:
+        asked.append(True)
+        return len(asked) == 1
+
+    full = Journal(tmp_path / "j", make_room)
+    full.append({"n": 1})
+    room, real = [5], os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        if room[0] <= 0:
+            raise OSError(28, "No space left on device")
+        written = real(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with monkeypatch.context() as disk:  # a real full disk is among the rows of the fault matrix
+        disk.setattr(os, "write", write)
+        with pytest.raises(SpoolError, match="No space left"):
+            full.append({"n": 2})
+        assert len(asked) == 2  # after the first, it was tried again
+        room[0] = 1000
+        full.append({"n": 3})
+    full.close()
+    content = Journal(tmp_path / "j").read()
+    assert [record["n"] for record in content.records] == [1, 3]
+    assert content.corrupt == 0

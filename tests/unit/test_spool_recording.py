@@ -135,3 +135,30 @@ def test_spool_commits_of_several_threads_keep_each_name_once(spool: Spool) -> N
         done = list(threads.map(commit, [name for name in names for _ in range(3)]))
     assert sum(done) == len(names)
     assert sorted(str(record["name"]) for record in recording.records()) == sorted(names)
+
+
+def test_spool_refuses_a_folder_that_is_a_disk_of_its_own(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = spool.recording("sid")
+    _commit(recording, "x.ts")
+    spool.lock()
+    spool.unlock()
+    assert [path.name for path in (recording.folder / "files").iterdir()] == ["x.ts"]
+
+    def across_devices(source: object, target: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "replace", across_devices)  # two real disks are among the rows of the fault matrix
+    with pytest.raises(SpoolError, match="not on one disk"):
+        Spool(spool.root).lock()
+
+
+def test_spool_knows_whether_there_is_media(spool: Spool) -> None:
+    recording = spool.recording("sid")
+    assert not recording.holds_media
+    recording.partial("open.ts").touch()
+    assert recording.holds_media
+    recording.partial("open.ts").unlink()
+    _commit(recording, "x.ts")
+    assert recording.holds_media
+    recording.remove("x.ts")
+    assert not recording.holds_media
