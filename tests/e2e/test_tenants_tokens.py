@@ -47,7 +47,14 @@ async def test_tokens_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
     cert, key = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))  # for workers and publishers, who trust the system's authorities otherwise
     serve = Serve(
-        tmp_path / "data", {"HUB__TLS_CERT": str(cert), "HUB__TLS_KEY": str(key), "LOG_LEVEL": "DEBUG", "API__REQUESTS_PER_SECOND": "100"}
+        tmp_path / "data",
+        {
+            "HUB__TLS_CERT": str(cert),
+            "HUB__TLS_KEY": str(key),
+            "LOG_LEVEL": "DEBUG",
+            "API__REQUESTS_PER_SECOND": "100",
+            "AGENT__CORES": "16",  # seven recordings at once, which do little, also where there are two processors
+        },
     )
     hub = f"https://127.0.0.1:{serve.ports[2]}"
     serve.environment["AGENT__HUB_URL"] = hub
