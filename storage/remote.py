@@ -15,7 +15,8 @@ from threading import BoundedSemaphore
 from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
 from storage import ObjectInfo, Stored, Verification
-from storage.errors import AccessDenied, AlreadyThere, Busy, ChecksumMismatch, LocalFileError, NotFound, StorageError
+from storage.clock import StoreClock
+from storage.errors import AccessDenied, AlreadyThere, Busy, ChecksumMismatch, LocalFileError, NotFound, StorageError, TransientStorageError
 from storage.pinned import limited
 
 BASE_SECONDS: Final = 60.0  # for one exchange, beside the time its bytes may take
@@ -56,6 +57,7 @@ class Client(Protocol):
 
     multipart_over_bytes: int
     part_bytes: int
+    clock: StoreClock  # signs by it, and lets it learn from refusals
 
     def error(self, failure: Exception) -> StorageError | None:
         """Which of our errors the SDK's is, without a word of the store's answer but its code; None: it is no SDK's."""
@@ -110,7 +112,7 @@ class RemoteStore:
                     content = Content(size, sha256, b"", content_type, cache_control)
                     return self._stored(key, content, lambda: self._put_parts(key, file, content))
                 content = Content(size, sha256, _md5_of(file, sha256), content_type, cache_control)
-                return self._stored(key, content, lambda: self._call(lambda: self._client.put(key, file, content), size))
+                return self._stored(key, content, lambda: self._call(lambda: self._put_file(key, file, content), size))
         except OSError as error:
             raise LocalFileError(f"the file cannot be read: {error.strerror}") from error
 
@@ -156,7 +158,18 @@ class RemoteStore:
         self._client.close()
 
     def _call(self, call: Callable[[], T], size: int = 0) -> T:
-        """What `call` returns, in a time that `size` allows; the SDK's errors become ours."""
+        """What `call` returns; the SDK's errors become ours. Tried a second time when the clock was found wrong meanwhile."""
+        ahead_seconds = self._client.clock.ahead_seconds
+        try:
+            return self._try(call, size)
+        except StorageError:
+            if self._client.clock.ahead_seconds == ahead_seconds:
+                raise
+        log.warning("the store's clock is not ours", extra={"ahead_seconds": round(self._client.clock.ahead_seconds)})
+        return self._try(call, size)
+
+    def _try(self, call: Callable[[], T], size: int) -> T:
+        """In a time that `size` allows."""
         try:
             with limited(BASE_SECONDS + size / SLOWEST_BYTES_PER_SECOND):
                 return call()
@@ -179,8 +192,11 @@ class RemoteStore:
         return Stored(key, content.size, content.sha256, self._verify(key, content, etag))
 
     def _has(self, key: str, content: Content) -> bool:
+        """Raises TransientStorageError when the store cannot tell now; one that may not be asked does not have it."""
         try:
             info = self._call(lambda: self._client.head(key)).info
+        except TransientStorageError:
+            raise
         except StorageError:  # the refusal of the PUT is what counts
             return False
         return (info.size, info.sha256) == (content.size, content.sha256)
@@ -199,6 +215,10 @@ class RemoteStore:
         if (head.info.size, head.etag) != (content.size, etag) or head.info.sha256 not in (None, content.sha256):
             raise ChecksumMismatch("the store has something else than it accepted")
         return "head"
+
+    def _put_file(self, key: str, file: BinaryIO, content: Content) -> str:
+        file.seek(0)
+        return self._client.put(key, file, content)
 
     def _put_parts(self, key: str, file: BinaryIO, content: Content) -> str:
         self._abort_leftovers(key)
@@ -255,7 +275,7 @@ class RemoteStore:
 
 
 def _md5_of(file: BinaryIO, sha256: str) -> bytes:
-    """The MD5 of all of the file, which is at its beginning again afterwards.
+    """The MD5 of all of the file.
 
     Raises:
         LocalFileError: it does not have this SHA-256.
@@ -266,5 +286,4 @@ def _md5_of(file: BinaryIO, sha256: str) -> bytes:
         md5.update(data)
     if found.hexdigest() != sha256:
         raise LocalFileError("the file is no longer what was committed")
-    file.seek(0)
     return md5.digest()

@@ -433,6 +433,20 @@ def test_storage_temporary_keys_need_their_token_of_the_moment(target: Target) -
 
 
 @every_cloud
+@pytest.mark.parametrize("hours", [-30, 30])
+def test_storage_signs_for_the_stores_time_when_our_clock_is_wrong(target: Target, tmp_path: Path, hours: int) -> None:
+    clock = target.store._client.clock  # type: ignore[attr-defined]  # a RemoteStore
+    clock._ours = lambda: time.time() + hours * 3600
+    path, sha256 = _file(tmp_path, b"media")
+    assert target.store.put(target.prefix + "1.ts", path, sha256=sha256, **LONG).verified == "head"
+    assert target.store.put_bytes(target.prefix + "2.ts", b"x", **LONG).verified == "head"
+    assert _get(target, target.prefix + "1.ts", tmp_path) == b"media"
+    if target.vendor != "qiniu" or hours < 0:  # whose tokens are good until a moment, however far
+        assert clock.ahead_seconds == pytest.approx(-hours * 3600, abs=5)
+        assert target.cloud.seen.count("put") == 3  # refused once only
+
+
+@every_cloud
 def test_storage_asks_before_it_connects(target: Target) -> None:
     asked: list[str] = []
 
