@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from recorder import manifest
-from recorder.protocol import BackupDone, Done, Faulted, Finished, RenewStorage, SliceCommitted, Stop, Warned
+from recorder.protocol import BackupDone, Done, Faulted, Finished, RenewStorage, SliceCommitted, SliceStored, Stop, Warned
 from recorder.settings import Agent, Backup, Recording, Settings
 from recorder.spec import RecordingSpec, Storage
 from tests.fault_store import BUCKET, Fault, FaultStore, answers, fault_store, redirects
@@ -195,7 +195,7 @@ async def refused_midway(folder: Path, status: int, code: str) -> None:
 
 
 async def passing(folder: Path, measured: Measured, fault: Fault, *, seconds: float = 1.0, at_least: int = 1) -> None:
-    """S4–S8, S11: a fault that passes costs nothing."""
+    """S4, S5, S7, S8: a fault that passes costs nothing."""
     async with deployment(folder, with_backup=False) as it:
         await it.start()
         await it.until_stored(2)
@@ -211,6 +211,65 @@ async def passing(folder: Path, measured: Measured, fault: Fault, *, seconds: fl
         measured["failed calls"] = it.store.failed
         assert not it.control.of(it.job.sid, "fault")
         await it.check_everything_is_there()
+
+
+def _mismatches(it: Deployment) -> int:
+    bodies = [event.body for event in it.control.of(it.job.sid, "stored")]
+    return sum(body.mismatches for body in bodies if isinstance(body, SliceStored))
+
+
+async def wrong_bytes(folder: Path, measured: Measured, fault: Fault) -> None:
+    """S6: nothing is believed that the store does not show to have, and each time it does not is counted."""
+    async with deployment(folder, with_backup=False) as it:
+        await it.start()
+        await it.until_stored(2)
+        assert _mismatches(it) == 0
+        it.store.fault = fault
+        async with asyncio.timeout(60):
+            while it.store.failed < 2:
+                await asyncio.sleep(0.05)
+        it.store.fault = None
+        await it.until_committed(2)
+        await it.stop()
+        assert (await it.finished(120)).uploading == "uploaded"
+        measured["mismatches"] = _mismatches(it)
+        assert _mismatches(it) >= 1
+        await it.check_everything_is_there()
+
+
+async def name_taken(folder: Path, status: int, code: str) -> None:
+    """S8: an object of somebody else's under our key is neither replaced nor taken for ours, and stops nothing else."""
+    foreign = b"somebody else's"
+    async with deployment(folder, with_backup=False) as it:
+
+        def protect(handler: Any, body: bytes) -> None:
+            if handler.key.endswith(".ts") and foreign not in it.store.objects.values():
+                it.store.objects[handler.key], it.store.metadata[handler.key] = foreign, {}
+            if it.store.objects.get(handler.key) == foreign:
+                handler.refuse(status, code)
+            else:
+                handler.accept(body)
+
+        await it.start()
+        await it.until_stored(2)
+        it.store.fault = protect
+        await it.until_event("warning")
+        await it.until_committed(5)
+        await it.stop()
+        finished = await it.finished()
+        (taken,) = [key.removeprefix("d1/") for key, data in it.store.objects.items() if data == foreign]
+        assert (finished.outcome, finished.uploading) == ("interrupted", "unknown")
+        assert not it.control.of(it.job.sid, "fault")
+        assert set(it.control.committed(it.job.sid)) - set(it.control.stored(it.job.sid)) == {taken}
+        (told,) = [event.body for event in it.control.of(it.job.sid, "warning")]
+        assert isinstance(told, Warned)
+        assert taken in told.detail
+        playlist = it.store.objects[f"d1/{it.job.sid}_{it.job.channel}.m3u8"].decode()
+        assert taken not in playlist
+        assert playlist.rstrip().endswith("#EXT-X-ENDLIST")
+        signed = manifest.read(it.store.objects[f"d1/{it.job.sid}_{it.job.channel}_manifest.json"])
+        assert taken in signed.lost
+        assert (it.settings.spool_dir / it.job.sid / "files" / taken).exists()
 
 
 async def unknown_name(folder: Path) -> None:

@@ -23,11 +23,15 @@ async def test_s5_reset_before_the_reply(tmp_path: Path) -> None:
 
 
 async def test_s6_wrong_etag(tmp_path: Path) -> None:
-    await rows.passing(tmp_path, {}, faults.wrong_etag)
+    await rows.wrong_bytes(tmp_path, {}, faults.wrong_etag)
 
 
 async def test_s7_ok_with_an_error(tmp_path: Path) -> None:
     await rows.passing(tmp_path, {}, faults.ok_with_an_error)
+
+
+async def test_s8_name_taken(tmp_path: Path) -> None:
+    await rows.name_taken(tmp_path, 412, "PreconditionFailed")
 
 
 async def test_s10_redirected(tmp_path: Path) -> None:
