@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import signal
 import socket
 import threading
@@ -13,12 +14,24 @@ from typing import Any
 from pydantic import SecretStr
 
 from recorder import manifest
-from recorder.protocol import BackupDone, Done, Faulted, Finished, RenewStorage, SliceCommitted, SliceStored, Stop, Warned
+from recorder.protocol import (
+    BackupDone,
+    Done,
+    Faulted,
+    Finished,
+    RenewStorage,
+    Report,
+    SliceCommitted,
+    SliceStored,
+    Stop,
+    Warned,
+    WorkerHello,
+)
 from recorder.settings import Agent, Backup, Recording, Settings
 from recorder.spec import RecordingSpec, Storage
 from tests.fault_store import BUCKET, Fault, FaultStore, answers, fault_store, redirects
 from tests.integration.agent_control import Control
-from tests.integration.test_agent_recording import AgentProcess, spec
+from tests.integration.test_agent_recording import AgentProcess, as_a_worker, spec, worker_pid
 
 Measured = dict[str, Any]
 
@@ -107,6 +120,16 @@ class Deployment:
 
 @contextlib.asynccontextmanager
 async def deployment(folder: Path, *, with_backup: bool = True, allowed: tuple[str, ...] = ("127.0.0.0/8",)) -> AsyncIterator[Deployment]:
+    with fault_store() as store:
+        async with agent_alone(folder, with_backup=with_backup, allowed=allowed) as (settings, control, agent):
+            yield Deployment(settings, control, agent, store)
+
+
+@contextlib.asynccontextmanager
+async def agent_alone(
+    folder: Path, *, with_backup: bool, allowed: tuple[str, ...] = ("127.0.0.0/8",)
+) -> AsyncIterator[tuple[Settings, Control, AgentProcess]]:
+    """An agent and its control plane."""
     settings = Settings(
         data_dir=folder / "data",
         agent=Agent(max_recordings=4, allowed_networks=allowed),
@@ -115,19 +138,17 @@ async def deployment(folder: Path, *, with_backup: bool = True, allowed: tuple[s
     )
     control = Control(settings.control_socket)
     agent = AgentProcess(settings, folder)
-    with fault_store() as store:
-        async with control.listening():
-            await agent.start()
-            try:
-                yield Deployment(settings, control, agent, store)
-            finally:
-                agent.send(signal.SIGTERM)
-                code = await agent.wait()
-                print(agent.log())
-            assert code == 0
-            assert "Traceback" not in agent.log()
-            assert SECRET not in agent.log()
-            assert "canary-message" not in agent.log()
+    async with control.listening():
+        await agent.start()
+        try:
+            yield settings, control, agent
+        finally:
+            agent.send(signal.SIGTERM)
+            code = await agent.wait()
+            print(agent.log())
+        assert code == 0
+        assert "Traceback" not in agent.log()
+        assert "canary" not in agent.log().replace("canary-access-key", "")
 
 
 async def outage(folder: Path, measured: Measured, *, kills: int, status: int = 503, code: str = "SlowDown") -> None:
@@ -270,6 +291,31 @@ async def name_taken(folder: Path, status: int, code: str) -> None:
         signed = manifest.read(it.store.objects[f"d1/{it.job.sid}_{it.job.channel}_manifest.json"])
         assert taken in signed.lost
         assert (it.settings.spool_dir / it.job.sid / "files" / taken).exists()
+
+
+async def old_epoch(folder: Path) -> None:
+    """S9: who lost the recording to a successor gets nothing into the bucket, neither under new names nor over what is there."""
+    async with deployment(folder, with_backup=False) as it:
+        await it.start()
+        await it.until_stored(3)
+        os.kill(worker_pid(it.settings, it.job.sid), signal.SIGKILL)
+        await it.control.until(lambda: any("_02" in name for name in it.control.stored(it.job.sid)))
+        taken = it.control.stored(it.job.sid)[0], it.control.stored(it.job.sid)[-1], f"{it.job.sid}_slices_01999999.ts"
+        was = {name: it.store.objects.get(f"d1/{name}") for name in taken}
+        (first, *_) = it.control.of(it.job.sid, "slice")
+        assert isinstance(first.body, SliceCommitted)
+        for name in taken:
+            other = b"of an old epoch"
+            (it.settings.spool_dir / it.job.sid / "files" / name).write_bytes(other)
+            told = {"name": name, "epoch": 1, "sequence": 999, "size": len(other), "sha256": hashlib.sha256(other).hexdigest()}
+            report = Report(at_ms=1, body=SliceCommitted(slice=first.body.slice.model_copy(update=told)))
+            answers = await as_a_worker(it.settings, WorkerHello(sid=it.job.sid, epoch=1, pid=os.getpid()), report)
+            assert [getattr(answer, "reason", answer.type) for answer in answers] == ["stale", "bad_request"]
+        await it.until_committed(3)
+        await it.stop()
+        assert (await it.finished()).uploading == "uploaded"
+        assert {name: it.store.objects.get(f"d1/{name}") for name in taken} == was
+        await it.check_everything_is_there()
 
 
 async def unknown_name(folder: Path) -> None:

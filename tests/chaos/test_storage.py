@@ -71,6 +71,11 @@ async def test_conflict(tmp_path: Path, measured: Measured) -> None:
     await rows.passing(tmp_path, measured, faults.answers(409, "OperationAborted"), seconds=3)
 
 
+@pytest.mark.row("S9")
+async def test_old_epoch(tmp_path: Path) -> None:
+    await rows.old_epoch(tmp_path)
+
+
 @pytest.mark.row("S10")
 async def test_redirected(tmp_path: Path) -> None:
     await rows.redirected(tmp_path)
