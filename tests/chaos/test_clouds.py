@@ -15,8 +15,10 @@ async def test_signed(tmp_path: Path, vendor: str) -> None:
 
 
 @pytest.mark.row("S11")
-@pytest.mark.parametrize("hours", [-2, 2, 30])
-@pytest.mark.parametrize("vendor", ["oss", "cos", "qiniu"])
+@pytest.mark.parametrize(
+    ("vendor", "hours"),  # Tencent's signatures are good for almost three hours, Qiniu's tokens until a moment, however far
+    [("oss", -2), ("oss", 2), ("oss", 30), ("cos", -2), ("cos", 3), ("cos", 30), ("qiniu", 2), ("qiniu", 30)],
+)
 async def test_wrong_clock(tmp_path: Path, measured: Measured, vendor: str, hours: float) -> None:
     await rows.wrong_clock(tmp_path, measured, vendor, hours)
 
