@@ -70,7 +70,7 @@ class Place:
         assert playlist[-1] == "#EXT-X-ENDLIST"
 
     def _objects(self) -> dict[str, bytes]:
-        if isinstance(self.cloud, proxy.FaultyProxy):
+        if isinstance(self.cloud, _Watched):
             return self.cloud.stored()
         return {key: stored.data for key, stored in self.cloud.objects.items()}
 
