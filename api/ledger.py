@@ -161,9 +161,10 @@ def _count(body: EventBody) -> None:
             metrics.SLICES_COMMITTED.inc()
             if seconds is not None:
                 metrics.COMMIT_SECONDS.observe(seconds)
-        case protocol.SliceStored(backup=backup, seconds=seconds, retries=retries):
+        case protocol.SliceStored(backup=backup, seconds=seconds, retries=retries, mismatches=mismatches):
             metrics.SLICES_STORED.labels("backup" if backup else "customer").inc()
             metrics.UPLOAD_RETRIES.inc(retries)
+            metrics.UPLOAD_MISMATCHES.inc(mismatches)
             if seconds is not None:
                 metrics.UPLOAD_SECONDS.observe(seconds)
         case protocol.ImageFailed(why=why):

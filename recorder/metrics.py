@@ -32,6 +32,9 @@ UPLOAD_SECONDS = Histogram(
     registry=REGISTRY,
 )
 UPLOAD_RETRIES = Counter("recorder_upload_retries", "Attempts that failed before media files were verified", registry=REGISTRY)
+UPLOAD_MISMATCHES = Counter(
+    "recorder_upload_mismatches", "Uploads whose verification failed: the store has, or says it has, other bytes", registry=REGISTRY
+)
 
 IMAGES_FAILED = Counter("recorder_images_failed", "Images of layouts that were left out; address: not allowed", ("why",), registry=REGISTRY)
 

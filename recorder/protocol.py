@@ -116,6 +116,7 @@ class SliceStored(_Message):
     backup: bool = False
     seconds: float | None = None  # from the commit to the verified upload
     retries: int = 0
+    mismatches: int = 0  # uploads of this recording, since the last event of this kind, whose verification failed
 
 
 class UploaderStarted(_Message):

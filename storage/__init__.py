@@ -89,7 +89,7 @@ class ObjectStore(Protocol):
     def close(self) -> None: ...
 
 
-def vendors() -> frozenset[int]:
+def vendor_numbers() -> frozenset[int]:
     """The vendor numbers that recordings can be stored with."""
     return frozenset(number for module in _modules() for number in module.NUMBERS)
 

@@ -46,7 +46,7 @@ class AddressForbidden(PermanentStorageError):
 
 
 class AlreadyThere(PermanentStorageError):
-    """The store lets nobody replace the object that has this key."""
+    """The store lets nobody replace the object that has this key, whose bytes are not those that were to be stored."""
 
 
 class BadOptions(PermanentStorageError):

@@ -20,6 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.connection import create_connection
 
 from storage import CheckAddress
+from storage.clock import StoreClock
 from storage.errors import AddressForbidden, TransientStorageError
 from storage.refusals import refusal
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 10
 READ_SECONDS: Final = 30  # between two packets of an answer
+REFUSED: Final = frozenset({400, 401, 403})  # what stores answer to a signature of another time
 
 _current = threading.local()  # .watch: of the call that this thread makes
 
@@ -152,8 +154,8 @@ def botocore_session(check: CheckAddress | None, url: str) -> "URLLib3Session":
     return session
 
 
-def requests_session(check: CheckAddress | None, url: str) -> "Session":
-    """The same for SDKs that use requests. Follows no redirect and tries nothing again."""
+def requests_session(check: CheckAddress | None, url: str, clock: StoreClock) -> "Session":
+    """The same for SDKs that use requests. Follows no redirect and tries nothing again; `clock` learns from refusals."""
     import requests
     from requests.adapters import HTTPAdapter
 
@@ -175,6 +177,8 @@ def requests_session(check: CheckAddress | None, url: str) -> "Session":
             if answer.is_redirect:
                 answer.close()
                 raise refusal(answer.status_code)
+            if answer.status_code in REFUSED:
+                clock.learn(answer.headers.get("Date"))
             return answer
 
     session = Straight()

@@ -3,19 +3,25 @@
 A vendor's file offers a `Client`, the few calls that differ; `RemoteStore` makes an `ObjectStore` of it.
 """
 
+import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, BinaryIO, Final, Protocol, TypeVar
 
 from storage import ObjectInfo, Stored, Verification
-from storage.errors import AccessDenied, AlreadyThere, Busy, ChecksumMismatch, LocalFileError, NotFound, StorageError
+from storage.clock import StoreClock
+from storage.errors import AccessDenied, AlreadyThere, Busy, ChecksumMismatch, LocalFileError, NotFound, StorageError, TransientStorageError
 from storage.pinned import limited
 
 BASE_SECONDS: Final = 60.0  # for one exchange, beside the time its bytes may take
 SLOWEST_BYTES_PER_SECOND: Final = 32 << 10  # an upload that stays below is given up and tried again
+PARALLEL_PARTS: Final = 4  # of all uploads to one store; each is held in memory
 
 T = TypeVar("T")
 
@@ -28,7 +34,7 @@ class Content:
 
     size: int
     sha256: str
-    md5: bytes
+    md5: bytes  # empty for an upload in parts, which have their own
     content_type: str
     cache_control: str
 
@@ -51,6 +57,7 @@ class Client(Protocol):
 
     multipart_over_bytes: int
     part_bytes: int
+    clock: StoreClock  # signs by it, and lets it learn from refusals
 
     def error(self, failure: Exception) -> StorageError | None:
         """Which of our errors the SDK's is, without a word of the store's answer but its code; None: it is no SDK's."""
@@ -95,16 +102,17 @@ class RemoteStore:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._may_head = True
+        self._memory = BoundedSemaphore(PARALLEL_PARTS)
 
     def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         try:
-            content = _content_of_file(path, content_type, cache_control)
-            if content.sha256 != sha256:
-                raise LocalFileError("the file is no longer what was committed")
             with path.open("rb") as file:
-                if content.size > self._client.multipart_over_bytes:
+                size = os.fstat(file.fileno()).st_size
+                if size > self._client.multipart_over_bytes:
+                    content = Content(size, sha256, b"", content_type, cache_control)
                     return self._stored(key, content, lambda: self._put_parts(key, file, content))
-                return self._stored(key, content, lambda: self._call(lambda: self._client.put(key, file, content), content.size))
+                content = Content(size, sha256, _md5_of(file, sha256), content_type, cache_control)
+                return self._stored(key, content, lambda: self._call(lambda: self._put_file(key, file, content), size))
         except OSError as error:
             raise LocalFileError(f"the file cannot be read: {error.strerror}") from error
 
@@ -150,7 +158,18 @@ class RemoteStore:
         self._client.close()
 
     def _call(self, call: Callable[[], T], size: int = 0) -> T:
-        """What `call` returns, in a time that `size` allows; the SDK's errors become ours."""
+        """What `call` returns; the SDK's errors become ours. Tried a second time when the clock was found wrong meanwhile."""
+        ahead_seconds = self._client.clock.ahead_seconds
+        try:
+            return self._try(call, size)
+        except StorageError:
+            if self._client.clock.ahead_seconds == ahead_seconds:
+                raise
+        log.warning("the store's clock is not ours", extra={"ahead_seconds": round(self._client.clock.ahead_seconds)})
+        return self._try(call, size)
+
+    def _try(self, call: Callable[[], T], size: int) -> T:
+        """In a time that `size` allows."""
         try:
             with limited(BASE_SECONDS + size / SLOWEST_BYTES_PER_SECOND):
                 return call()
@@ -173,8 +192,11 @@ class RemoteStore:
         return Stored(key, content.size, content.sha256, self._verify(key, content, etag))
 
     def _has(self, key: str, content: Content) -> bool:
+        """Raises TransientStorageError when the store cannot tell now; one that may not be asked does not have it."""
         try:
             info = self._call(lambda: self._client.head(key)).info
+        except TransientStorageError:
+            raise
         except StorageError:  # the refusal of the PUT is what counts
             return False
         return (info.size, info.sha256) == (content.size, content.sha256)
@@ -194,22 +216,47 @@ class RemoteStore:
             raise ChecksumMismatch("the store has something else than it accepted")
         return "head"
 
+    def _put_file(self, key: str, file: BinaryIO, content: Content) -> str:
+        file.seek(0)
+        return self._client.put(key, file, content)
+
     def _put_parts(self, key: str, file: BinaryIO, content: Content) -> str:
         self._abort_leftovers(key)
         upload = self._call(lambda: self._client.begin(key, content))
         try:
-            parts = [
-                self._put_part(key, upload, number, data)
-                for number, data in enumerate(iter(lambda: file.read(self._client.part_bytes), b""), 1)
-            ]
+            parts = self._send_parts(key, upload, file, content)
             return self._call(lambda: self._client.complete(key, upload, parts, content), content.size)
         except (StorageError, OSError):
             self._abort(key, upload)
             raise
 
+    def _send_parts(self, key: str, upload: str, file: BinaryIO, content: Content) -> Sequence[Any]:
+        """Send the bytes of the file, each read once; returns what `complete` wants to know. No part is under way afterwards.
+
+        Raises:
+            LocalFileError: they are not the content's.
+        """
+        sha256, sent = hashlib.sha256(), list[Future[Any]]()
+        with ThreadPoolExecutor(PARALLEL_PARTS, "upload-part") as threads:
+            while not any(part.done() and part.exception() for part in sent):
+                with contextlib.ExitStack() as turn:
+                    turn.enter_context(self._memory)
+                    data = file.read(self._client.part_bytes)
+                    if not data:
+                        break
+                    sha256.update(data)
+                    sent.append(threads.submit(self._put_part, key, upload, len(sent) + 1, data))
+                    release = turn.pop_all().close
+                    sent[-1].add_done_callback(lambda _, release=release: release())  # type: ignore[misc]  # a default
+        parts = [part.result() for part in sent]
+        if sha256.hexdigest() != content.sha256:
+            raise LocalFileError("the file is no longer what was committed")
+        return parts
+
     def _put_part(self, key: str, upload: str, number: int, data: bytes) -> Any:
         part = Part(number, data, hashlib.md5(data, usedforsecurity=False).digest())
-        return self._call(lambda: self._client.put_part(key, upload, part), len(data))
+        shared = len(data) * PARALLEL_PARTS  # others may take their share of the line
+        return self._call(lambda: self._client.put_part(key, upload, part), shared)
 
     def _abort_leftovers(self, key: str) -> None:
         """Earlier tries that died half-way cost the customer money until they are aborted."""
@@ -227,10 +274,16 @@ class RemoteStore:
             log.warning("an unfinished multipart upload stays in the store", extra={"error": str(error)})
 
 
-def _content_of_file(path: Path, content_type: str, cache_control: str) -> Content:
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        for data in iter(lambda: file.read(1 << 20), b""):
-            sha256.update(data)
-            md5.update(data)
-        return Content(file.tell(), sha256.hexdigest(), md5.digest(), content_type, cache_control)
+def _md5_of(file: BinaryIO, sha256: str) -> bytes:
+    """The MD5 of all of the file.
+
+    Raises:
+        LocalFileError: it does not have this SHA-256.
+    """
+    found, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    for data in iter(lambda: file.read(1 << 20), b""):
+        found.update(data)
+        md5.update(data)
+    if found.hexdigest() != sha256:
+        raise LocalFileError("the file is no longer what was committed")
+    return md5.digest()

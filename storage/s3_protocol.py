@@ -7,13 +7,16 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
+from types import MethodType
 from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qsl, urlencode
 
 from storage import CheckAddress, ObjectInfo, StoreOptions
+from storage.clock import StoreClock, with_names
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
-from storage.pinned import CONNECT_SECONDS, READ_SECONDS, botocore_session
+from storage.pinned import CONNECT_SECONDS, READ_SECONDS, REFUSED, botocore_session
 from storage.refusals import refusal
 from storage.remote import Content, Head, Part
 
@@ -30,7 +33,9 @@ class S3Client:
         self, options: StoreOptions, *, region: str, url: str | None, path_style: bool, check: CheckAddress | None, sha256_enforced: bool
     ) -> None:
         """`url`: None for the hosts of Amazon's region; `check`: None when the vendor's own hosts are asked."""
+        self.clock = StoreClock()
         self._client = _boto3_client(options, region, url, path_style, check)
+        _sign_by(self.clock, self._client._request_signer)
         self._bucket = options.bucket
         self._sha256_enforced = sha256_enforced
         self._fixed: dict[str, str] = {}  # arguments of every object
@@ -46,7 +51,11 @@ class S3Client:
         match failure:
             case ClientError():
                 answer = failure.response
-                return refusal(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0), str(answer.get("Error", {}).get("Code", "")))
+                told = answer.get("ResponseMetadata", {})
+                status = told.get("HTTPStatusCode", 0)
+                if status in REFUSED:
+                    self.clock.learn(told.get("HTTPHeaders", {}).get("date"))
+                return refusal(status, str(answer.get("Error", {}).get("Code", "")))
             case ParamValidationError():
                 return BadOptions("the bucket's name is not valid")
             case HTTPClientError():
@@ -152,6 +161,23 @@ def _boto3_client(options: StoreOptions, region: str, url: str | None, path_styl
     client._endpoint.http_session.close()
     client._endpoint.http_session = botocore_session(check, client.meta.endpoint_url)
     return client
+
+
+def _sign_by(clock: StoreClock, signer: Any) -> None:
+    """Have boto3 sign for the time of `clock`."""
+    make = signer.get_auth_instance
+
+    def get_auth_instance(*args: Any, **options: Any) -> Any:
+        auth = make(*args, **options)
+        now = partial(_utc, clock)
+        auth.add_auth = MethodType(with_names(type(auth).add_auth, get_current_datetime=now), auth)
+        return auth
+
+    signer.get_auth_instance = signer.get_auth = get_auth_instance
+
+
+def _utc(clock: StoreClock, **_: object) -> datetime:
+    return datetime.fromtimestamp(clock.now(), UTC)
 
 
 def _sign_for(region: str, context: dict[str, Any], **_: object) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from storage import ObjectStore, Stored
-from storage.errors import LocalFileError, PermanentStorageError, StorageError, TransientStorageError
+from storage.errors import AlreadyThere, LocalFileError, PermanentStorageError, StorageError, TransientStorageError
 from storage.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -107,13 +107,21 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Occupied:
+    """The store keeps another object under the file's key and lets nobody replace it. The file stays where it is."""
+
+    name: str
+    error: AlreadyThere
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedByStore:
     """Nothing more goes to the customer's store until it is opened again. Files stay where they are."""
 
     error: PermanentStorageError
 
 
-UploadReport = Verified | BackedUp | Published | Retrying | Diverted | Lost | RefusedByStore
+UploadReport = Verified | BackedUp | Published | Retrying | Diverted | Lost | Occupied | RefusedByStore
 Report = Callable[[UploadReport], Awaitable[None]]
 
 
@@ -343,6 +351,9 @@ class Uploader:
                 waiting.retries += 1
                 waiting.failing_since = self._now() if waiting.failing_since is None else waiting.failing_since
                 await self._wait(Retrying(file.name, waiting.retries, error))
+            except AlreadyThere as error:  # of this file, not of the store: the others are welcome
+                await self._report(Occupied(file.name, error))
+                return
             except PermanentStorageError as error:
                 self._files.appendleft(waiting)
                 await self._refuse(error)
@@ -465,6 +476,11 @@ class Uploader:
             if not path.exists():
                 await self._fetch(file.name, path)
             await self._store_file(copy, path)
+        except AlreadyThere as error:
+            self._copies.remove(copy)  # from what is to be brought; it stays where it is
+            path.unlink(missing_ok=True)
+            await self._report(Occupied(file.name, error))
+            return
         except LocalFileError as error:
             await self._report(Lost(file.name, error))
         except OSError as error:

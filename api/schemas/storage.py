@@ -14,7 +14,7 @@ from storage.regions import REGIONS
 LOCAL_FOLDER: Final = 100  # ours; has no keys
 S3_COMPATIBLE: Final = 11
 
-_VENDORS: Final = tuple(sorted(storage.vendors()))
+_VENDORS: Final = tuple(sorted(storage.vendor_numbers()))
 
 _WITHOUT_REGIONS: Final = tuple(vendor for vendor in _VENDORS if vendor not in REGIONS)
 

@@ -26,7 +26,7 @@ from recorder.protocol import (
 from recorder.settings import Settings
 from recorder.spec import RecordingSpec, Storage
 from storage import ObjectStore
-from storage.errors import BadOptions, PermanentStorageError, StorageError, TransientStorageError
+from storage.errors import BadOptions, ChecksumMismatch, PermanentStorageError, StorageError, TransientStorageError
 from storage.keys import object_key
 from storage.pace import Pace
 from storage.spool import RecordingSpool
@@ -37,6 +37,7 @@ from storage.uploader import (
     Diverted,
     Lost,
     MediaFile,
+    Occupied,
     Publication,
     Published,
     RefusedByStore,
@@ -90,6 +91,8 @@ class Uploads:
         self._announced = set(announced)
         self._accepted = bool(self._stored)  # the customer's store has taken something
         self._lost: set[str] = set()
+        self._occupied: set[str] = set()  # of the lost ones
+        self._mismatches = 0  # since the last file that was stored
         self._published: dict[str, bytes] = {}  # the newest version of each list
         self._ended = False
         self._catching_up = False
@@ -122,7 +125,7 @@ class Uploads:
 
     @property
     def lost(self) -> frozenset[str]:
-        """Committed files that neither the spool nor a store has."""
+        """Committed files that neither the spool nor a store has, or that the customer's store never takes."""
         return frozenset(self._lost)
 
     def add(self, committed: Slice) -> None:
@@ -199,7 +202,7 @@ class Uploads:
             await self._complete()
             if not (self._uploader.behind or self._uploader.refused):
                 break
-        await self._uploader.clear_backup([*self._slices, *self._published])
+        await self._uploader.clear_backup([*(self._slices.keys() - self._occupied), *self._published])
 
     async def _complete(self) -> None:
         """The end of the playlists, a look at what is there, and the manifest: as far as the customer's store goes along."""
@@ -303,12 +306,13 @@ class Uploads:
                     await self._emit(BackupStarted())
                 self._backed_up.add(name)
                 content = self._slices[name].content
-                await self._emit(SliceStored(name=name, content=content, backup=True, seconds=seconds, retries=retries))
+                await self._tell_stored(SliceStored(name=name, content=content, backup=True, seconds=seconds, retries=retries))
             case Diverted(name):
                 log.warning("the customer's storage fails, a file goes to the backup store", extra={"file": name})
                 await self._emit(Warned(module=UPLOADER, code=_TO_BACKUP, detail=name))
             case Retrying(name, attempt, error):
                 log.warning("upload failed, trying again", extra={"file": name, "attempt": attempt, "error": str(error)})
+                self._mismatches += isinstance(error, ChecksumMismatch)
                 if attempt == 1 and name in self._slices:
                     await self._emit(Warned(module=UPLOADER, code=_AGAIN, detail=name))
             case Lost(name, error):
@@ -316,6 +320,12 @@ class Uploads:
                 self._backed_up.discard(name)
                 log.error("a committed file is lost", extra={"file": name, "error": str(error)})
                 await self._emit(Warned(module=UPLOADER, code=0, detail=f"lost before it was uploaded: {name}"))
+                self._publish(self._slices[name].playlist)
+            case Occupied(name, error):
+                self._lost.add(name)
+                self._occupied.add(name)
+                log.error("the store keeps another object under the name of a file", extra={"file": name, "error": str(error)})
+                await self._emit(Warned(module=UPLOADER, code=0, detail=f"another object has the name: {name}"))
                 self._publish(self._slices[name].playlist)
             case Published(name):
                 self._accepted = True
@@ -340,11 +350,16 @@ class Uploads:
         self._stored.add(name)
         self._backed_up.discard(name)
         content = self._slices[name].content
-        await self._emit(SliceStored(name=name, content=content, seconds=None if moved else seconds, retries=0 if moved else retries))
+        stored = SliceStored(name=name, content=content)
+        await self._tell_stored(stored if moved else stored.model_copy(update={"seconds": seconds, "retries": retries}))
         if (moved or self._catching_up) and time.monotonic() >= self._progress_at + _PROGRESS_SECONDS:
             self._progress_at = time.monotonic()
             await self._emit(BackupProgress(left=len(self._slices.keys() - self._stored - self._lost)))
         self._publish(self._slices[name].playlist)
+
+    async def _tell_stored(self, stored: SliceStored) -> None:
+        mismatches, self._mismatches = self._mismatches, 0
+        await self._emit(stored.model_copy(update={"mismatches": mismatches}))
 
     # ---- lists ------------------------------------------------------------------------------------------------------------
 

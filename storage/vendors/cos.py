@@ -4,10 +4,12 @@ import base64
 import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
+from types import MethodType, SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from storage import CheckAddress, ObjectInfo, ObjectStore, StoreOptions
+from storage.clock import StoreClock, with_names
 from storage.endpoints import endpoint_url
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
 from storage.pinned import CONNECT_SECONDS, READ_SECONDS, requests_session
@@ -49,7 +51,9 @@ class CosClient:
             )
         except qcloud_cos.CosClientError as error:
             raise BadOptions("the storage keys are none of the store") from error
-        self._session = requests_session(check, url)
+        self.clock = StoreClock()
+        self._session = requests_session(check, url, self.clock)
+        _sign_by(self.clock, self._session)
         self._client = qcloud_cos.CosS3Client(config, retry=0, session=self._session)
         self._bucket = options.bucket
 
@@ -118,6 +122,19 @@ class CosClient:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _sign_by(clock: StoreClock, session: Any) -> None:
+    """Have the SDK's signatures, which come with each request, made for the time of `clock`."""
+    import qcloud_cos.cos_auth
+
+    sign = with_names(qcloud_cos.cos_auth.CosS3Auth.__call__, time=SimpleNamespace(time=clock.now))
+    send = session.request
+
+    def request(method: str, url: str, *, auth: Any, **options: Any) -> Any:
+        return send(method, url, auth=MethodType(sign, auth), **options)
+
+    session.request = request
 
 
 def _is_address(host: str) -> bool:

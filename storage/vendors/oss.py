@@ -4,10 +4,13 @@ import base64
 import ipaddress
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import MethodType, SimpleNamespace
 from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from storage import CheckAddress, ObjectInfo, ObjectStore, StoreOptions
+from storage.clock import StoreClock, with_names
 from storage.endpoints import endpoint_url
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
 from storage.pinned import CONNECT_SECONDS, READ_SECONDS, requests_session
@@ -37,7 +40,8 @@ class OssClient:
         import oss2
 
         logging.getLogger("oss2").setLevel(logging.CRITICAL)  # it logs tokens and what the store answers
-        self._session = requests_session(check, url)
+        self.clock = StoreClock()
+        self._session = requests_session(check, url, self.clock)
         session = oss2.Session()
         session.session.close()
         session.session = self._session
@@ -46,7 +50,7 @@ class OssClient:
         self._fixed = {"x-oss-tagging": urlencode(parse_qsl(options.tag, keep_blank_values=True))} if options.tag else {}
         try:
             self._bucket = oss2.Bucket(
-                _auth(options, version),
+                _auth(options, version, self.clock),
                 url,
                 options.bucket,
                 session=session,
@@ -132,12 +136,17 @@ class OssClient:
         return described | self._fixed
 
 
-def _auth(options: StoreOptions, version: str) -> Any:
+def _auth(options: StoreOptions, version: str, clock: StoreClock) -> Any:
+    """Signs for the time of `clock`."""
     import oss2
+    from oss2.credentials import StaticCredentialsProvider
 
-    if options.sts_token:
-        return oss2.StsAuth(options.access_key, options.secret_key, options.sts_token, auth_version=version)
-    return (oss2.AuthV4 if version == "v4" else oss2.Auth)(options.access_key, options.secret_key)
+    keys = StaticCredentialsProvider(options.access_key, options.secret_key, options.sts_token or "")
+    auth = (oss2.ProviderAuthV4 if version == "v4" else oss2.ProviderAuth)(keys)
+    utils = SimpleNamespace(http_date=lambda: oss2.utils.http_date(clock.now()))
+    moment = SimpleNamespace(utcnow=lambda: datetime.fromtimestamp(clock.now(), UTC))
+    auth._sign_request = MethodType(with_names(type(auth)._sign_request, utils=utils, datetime=moment), auth)
+    return auth
 
 
 def _is_address(url: str) -> bool:

@@ -8,13 +8,17 @@ parts of that size the answer's hash is the one of the file: https://developer.q
 import hashlib
 import logging
 import re
+import time
 import zlib
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import MethodType, SimpleNamespace
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from storage import CheckAddress, ObjectInfo, ObjectStore, StoreOptions
+from storage.clock import StoreClock, with_names
 from storage.endpoints import endpoint_url
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
 from storage.pinned import CONNECT_SECONDS, READ_SECONDS, requests_session
@@ -60,7 +64,10 @@ class QiniuClient:
         self._buckets_url = own or "https://uc.qiniuapi.com"
         self._bucket = options.bucket
         # Downloads go to a domain that the bucket's owner has named: checked even without an endpoint.
-        self._session = requests_session(check, self._upload_url)
+        self.clock = StoreClock()
+        self._session = requests_session(check, self._upload_url, self.clock)
+        moment = SimpleNamespace(utcnow=lambda: datetime.fromtimestamp(self.clock.now(), UTC))
+        self._sign = MethodType(with_names(QiniuMacRequestsAuth.__call__, datetime=moment), self._management)
 
     def error(self, failure: Exception) -> StorageError | None:
         import requests
@@ -111,7 +118,7 @@ class QiniuClient:
         domains = self._manage("GET", f"{self._buckets_url}/v2/domains?{urlencode({'tbl': self._bucket})}").json()
         if not domains:
             raise BadOptions("the bucket has no domain to download from")
-        url = self._auth.private_download_url(f"{self._scheme}://{domains[0]}/{quote(key)}", expires=_TOKEN_SECONDS)
+        url = self._auth.private_download_url(f"{self._scheme}://{domains[0]}/{quote(key)}", expires=self._expires())
         for chunk in self._exchange("GET", url, stream=True).iter_content(1 << 20):
             file.write(chunk)
 
@@ -132,7 +139,11 @@ class QiniuClient:
     def _upload_token(self, key: str, content: Content | None = None) -> str:
         """Good for this key alone, for replacing it too; with `content` for nothing larger or smaller."""
         sizes = {"fsizeMin": content.size, "fsizeLimit": content.size} if content and content.size else {}
-        return str(self._auth.upload_token(self._bucket, key, expires=_TOKEN_SECONDS, policy=sizes))
+        return str(self._auth.upload_token(self._bucket, key, expires=self._expires(), policy=sizes))
+
+    def _expires(self) -> int:
+        """As the SDK wants it: seconds from now by our clock."""
+        return round(_TOKEN_SECONDS + self.clock.now() - time.time())
 
     def _uploads(self, method: str, key: str, rest: str = "", headers: dict[str, str] | None = None, **sent: Any) -> Any:
         """An exchange about an upload in parts."""
@@ -140,7 +151,7 @@ class QiniuClient:
         return self._exchange(method, url, headers={"Authorization": f"UpToken {self._upload_token(key)}", **(headers or {})}, **sent)
 
     def _manage(self, method: str, url: str) -> Any:
-        return self._exchange(method, url, auth=self._management)
+        return self._exchange(method, url, auth=self._sign)
 
     def _exchange(self, method: str, url: str, **sent: Any) -> Any:
         answer = self._session.request(method, url, timeout=(CONNECT_SECONDS, READ_SECONDS), **sent)

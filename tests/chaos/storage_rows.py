@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import signal
 import socket
 import threading
@@ -13,12 +14,24 @@ from typing import Any
 from pydantic import SecretStr
 
 from recorder import manifest
-from recorder.protocol import BackupDone, Done, Faulted, Finished, RenewStorage, SliceCommitted, Stop, Warned
+from recorder.protocol import (
+    BackupDone,
+    Done,
+    Faulted,
+    Finished,
+    RenewStorage,
+    Report,
+    SliceCommitted,
+    SliceStored,
+    Stop,
+    Warned,
+    WorkerHello,
+)
 from recorder.settings import Agent, Backup, Recording, Settings
 from recorder.spec import RecordingSpec, Storage
 from tests.fault_store import BUCKET, Fault, FaultStore, answers, fault_store, redirects
 from tests.integration.agent_control import Control
-from tests.integration.test_agent_recording import AgentProcess, spec
+from tests.integration.test_agent_recording import AgentProcess, as_a_worker, spec, worker_pid
 
 Measured = dict[str, Any]
 
@@ -107,6 +120,16 @@ class Deployment:
 
 @contextlib.asynccontextmanager
 async def deployment(folder: Path, *, with_backup: bool = True, allowed: tuple[str, ...] = ("127.0.0.0/8",)) -> AsyncIterator[Deployment]:
+    with fault_store() as store:
+        async with agent_alone(folder, with_backup=with_backup, allowed=allowed) as (settings, control, agent):
+            yield Deployment(settings, control, agent, store)
+
+
+@contextlib.asynccontextmanager
+async def agent_alone(
+    folder: Path, *, with_backup: bool, allowed: tuple[str, ...] = ("127.0.0.0/8",)
+) -> AsyncIterator[tuple[Settings, Control, AgentProcess]]:
+    """An agent and its control plane."""
     settings = Settings(
         data_dir=folder / "data",
         agent=Agent(max_recordings=4, allowed_networks=allowed),
@@ -115,19 +138,17 @@ async def deployment(folder: Path, *, with_backup: bool = True, allowed: tuple[s
     )
     control = Control(settings.control_socket)
     agent = AgentProcess(settings, folder)
-    with fault_store() as store:
-        async with control.listening():
-            await agent.start()
-            try:
-                yield Deployment(settings, control, agent, store)
-            finally:
-                agent.send(signal.SIGTERM)
-                code = await agent.wait()
-                print(agent.log())
-            assert code == 0
-            assert "Traceback" not in agent.log()
-            assert SECRET not in agent.log()
-            assert "canary-message" not in agent.log()
+    async with control.listening():
+        await agent.start()
+        try:
+            yield settings, control, agent
+        finally:
+            agent.send(signal.SIGTERM)
+            code = await agent.wait()
+            print(agent.log())
+        assert code == 0
+        assert "Traceback" not in agent.log()
+        assert "canary" not in agent.log().replace("canary-access-key", "")
 
 
 async def outage(folder: Path, measured: Measured, *, kills: int, status: int = 503, code: str = "SlowDown") -> None:
@@ -195,7 +216,7 @@ async def refused_midway(folder: Path, status: int, code: str) -> None:
 
 
 async def passing(folder: Path, measured: Measured, fault: Fault, *, seconds: float = 1.0, at_least: int = 1) -> None:
-    """S4–S8, S11: a fault that passes costs nothing."""
+    """S4, S5, S7, S8: a fault that passes costs nothing."""
     async with deployment(folder, with_backup=False) as it:
         await it.start()
         await it.until_stored(2)
@@ -210,6 +231,90 @@ async def passing(folder: Path, measured: Measured, fault: Fault, *, seconds: fl
         assert (await it.finished(120)).uploading == "uploaded"
         measured["failed calls"] = it.store.failed
         assert not it.control.of(it.job.sid, "fault")
+        await it.check_everything_is_there()
+
+
+def _mismatches(it: Deployment) -> int:
+    bodies = [event.body for event in it.control.of(it.job.sid, "stored")]
+    return sum(body.mismatches for body in bodies if isinstance(body, SliceStored))
+
+
+async def wrong_bytes(folder: Path, measured: Measured, fault: Fault) -> None:
+    """S6: nothing is believed that the store does not show to have, and each time it does not is counted."""
+    async with deployment(folder, with_backup=False) as it:
+        await it.start()
+        await it.until_stored(2)
+        assert _mismatches(it) == 0
+        it.store.fault = fault
+        async with asyncio.timeout(60):
+            while it.store.failed < 2:
+                await asyncio.sleep(0.05)
+        it.store.fault = None
+        await it.until_committed(2)
+        await it.stop()
+        assert (await it.finished(120)).uploading == "uploaded"
+        measured["mismatches"] = _mismatches(it)
+        assert _mismatches(it) >= 1
+        await it.check_everything_is_there()
+
+
+async def name_taken(folder: Path, status: int, code: str) -> None:
+    """S8: an object of somebody else's under our key is neither replaced nor taken for ours, and stops nothing else."""
+    foreign = b"somebody else's"
+    async with deployment(folder, with_backup=False) as it:
+
+        def protect(handler: Any, body: bytes) -> None:
+            if handler.key.endswith(".ts") and foreign not in it.store.objects.values():
+                it.store.objects[handler.key], it.store.metadata[handler.key] = foreign, {}
+            if it.store.objects.get(handler.key) == foreign:
+                handler.refuse(status, code)
+            else:
+                handler.accept(body)
+
+        await it.start()
+        await it.until_stored(2)
+        it.store.fault = protect
+        await it.until_event("warning")
+        await it.until_committed(5)
+        await it.stop()
+        finished = await it.finished()
+        (taken,) = [key.removeprefix("d1/") for key, data in it.store.objects.items() if data == foreign]
+        assert (finished.outcome, finished.uploading) == ("interrupted", "unknown")
+        assert not it.control.of(it.job.sid, "fault")
+        assert set(it.control.committed(it.job.sid)) - set(it.control.stored(it.job.sid)) == {taken}
+        (told,) = [event.body for event in it.control.of(it.job.sid, "warning")]
+        assert isinstance(told, Warned)
+        assert taken in told.detail
+        playlist = it.store.objects[f"d1/{it.job.sid}_{it.job.channel}.m3u8"].decode()
+        assert taken not in playlist
+        assert playlist.rstrip().endswith("#EXT-X-ENDLIST")
+        signed = manifest.read(it.store.objects[f"d1/{it.job.sid}_{it.job.channel}_manifest.json"])
+        assert taken in signed.lost
+        assert (it.settings.spool_dir / it.job.sid / "files" / taken).exists()
+
+
+async def old_epoch(folder: Path) -> None:
+    """S9: who lost the recording to a successor gets nothing into the bucket, neither under new names nor over what is there."""
+    async with deployment(folder, with_backup=False) as it:
+        await it.start()
+        await it.until_stored(3)
+        os.kill(worker_pid(it.settings, it.job.sid), signal.SIGKILL)
+        await it.control.until(lambda: any("_02" in name for name in it.control.stored(it.job.sid)))
+        taken = it.control.stored(it.job.sid)[0], it.control.stored(it.job.sid)[-1], f"{it.job.sid}_slices_01999999.ts"
+        was = {name: it.store.objects.get(f"d1/{name}") for name in taken}
+        (first, *_) = it.control.of(it.job.sid, "slice")
+        assert isinstance(first.body, SliceCommitted)
+        for name in taken:
+            other = b"of an old epoch"
+            (it.settings.spool_dir / it.job.sid / "files" / name).write_bytes(other)
+            told = {"name": name, "epoch": 1, "sequence": 999, "size": len(other), "sha256": hashlib.sha256(other).hexdigest()}
+            report = Report(at_ms=1, body=SliceCommitted(slice=first.body.slice.model_copy(update=told)))
+            answers = await as_a_worker(it.settings, WorkerHello(sid=it.job.sid, epoch=1, pid=os.getpid()), report)
+            assert [getattr(answer, "reason", answer.type) for answer in answers] == ["stale", "bad_request"]
+        await it.until_committed(3)
+        await it.stop()
+        assert (await it.finished()).uploading == "uploaded"
+        assert {name: it.store.objects.get(f"d1/{name}") for name in taken} == was
         await it.check_everything_is_there()
 
 

@@ -49,17 +49,31 @@ async def test_reset(tmp_path: Path, measured: Measured, fault: faults.Fault) ->
     await rows.passing(tmp_path, measured, fault, seconds=3)
 
 
-@pytest.mark.row("S6", "S7")
-@pytest.mark.parametrize(
-    "fault", [faults.wrong_etag, faults.ok_with_an_error, faults.answers(400, "BadDigest")], ids=["etag", "error in 200", "digest"]
-)
+@pytest.mark.row("S6")
+@pytest.mark.parametrize("fault", [faults.wrong_etag, faults.answers(400, "BadDigest")], ids=["etag", "digest"])
 async def test_wrong_bytes(tmp_path: Path, measured: Measured, fault: faults.Fault) -> None:
-    await rows.passing(tmp_path, measured, fault, seconds=3)
+    await rows.wrong_bytes(tmp_path, measured, fault)
+
+
+@pytest.mark.row("S7")
+async def test_error_in_a_good_answer(tmp_path: Path, measured: Measured) -> None:
+    await rows.passing(tmp_path, measured, faults.ok_with_an_error, seconds=3)
+
+
+@pytest.mark.row("S8")
+@pytest.mark.parametrize(("status", "code"), [(412, "PreconditionFailed"), (409, "FileImmutable")])
+async def test_name_taken(tmp_path: Path, status: int, code: str) -> None:
+    await rows.name_taken(tmp_path, status, code)
 
 
 @pytest.mark.row("S8")
 async def test_conflict(tmp_path: Path, measured: Measured) -> None:
     await rows.passing(tmp_path, measured, faults.answers(409, "OperationAborted"), seconds=3)
+
+
+@pytest.mark.row("S9")
+async def test_old_epoch(tmp_path: Path) -> None:
+    await rows.old_epoch(tmp_path)
 
 
 @pytest.mark.row("S10")

@@ -89,6 +89,7 @@ class Refused(Exception):
 
 
 class Cloud(Protocol):
+    ahead_seconds: float  # its clock before the machine's
     faults: list[Fault]
     seen: list[str]  # the operations, in order
 
@@ -256,12 +257,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.cloud.ahead_seconds if timestamp is None else timestamp)
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
-def recent(moment: float) -> bool:
-    return abs(time.time() - moment) <= SKEW_SECONDS
+def recent(moment: float, now: float) -> bool:
+    return abs(now - moment) <= SKEW_SECONDS
 
 
 def key_of(path: str) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import time
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -35,7 +34,7 @@ class Cos(XmlCloud):
             raise Refused(403, "AccessDenied")
         identity = self._known(given["q-ak"])
         begins, ends = map(int, given["q-key-time"].split(";"))
-        if not begins <= time.time() <= ends:
+        if not begins <= self.now() <= ends:
             raise Refused(403, "RequestTimeTooSkewed")
         sent = {name.lower(): str(value) for name, value in request.headers.items()}
         named = given["q-header-list"].split(";")

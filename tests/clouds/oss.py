@@ -86,7 +86,7 @@ class Oss(XmlCloud):
             moment = parsedate_to_datetime(request.header("Date")).timestamp()
         else:
             raise Refused(403, "AccessDenied")
-        if not recent(moment):
+        if not recent(moment, self.now()):
             raise Refused(403, "RequestTimeTooSkewed")
         if not hmac.compare_digest(expected, given):
             raise Refused(403, "SignatureDoesNotMatch")

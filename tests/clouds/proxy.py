@@ -10,6 +10,7 @@ from tests.clouds import Answer, Fault, Request, etag_of, operation, xml_refusal
 class FaultyProxy:
     def __init__(self, endpoint: str) -> None:
         self._address = urlsplit(endpoint).netloc
+        self.ahead_seconds = 0.0  # the real server's clock cannot be set
         self.faults: list[Fault] = []
         self.seen: list[str] = []
         self.requests: list[Request] = []

@@ -62,6 +62,7 @@ class Kodo:
 
     def __init__(self, bucket: str, identities: list[Identity]) -> None:
         self.bucket = bucket
+        self.ahead_seconds = 0.0
         self.identities = {identity.access_key: identity for identity in identities}
         self.objects: dict[str, Object] = {}
         self.uploads: dict[str, Upload] = {}
@@ -117,7 +118,7 @@ class Kodo:
         if upload_token(access_key, identity.secret_key, urlsafe_b64decode(policy)) != token:
             raise Refused(401, "bad token")
         told: dict[str, Any] = json.loads(urlsafe_b64decode(policy))
-        if told["deadline"] < time.time():
+        if told["deadline"] < time.time() + self.ahead_seconds:
             raise Refused(401, "expired token")
         bucket, _, scope = told["scope"].partition(":")
         if bucket != self.bucket:
@@ -140,7 +141,7 @@ class Kodo:
         if scheme == "Qiniu":
             expected = qiniu_token(access_key, identity.secret_key, request.method, target, headers, request.body)
             moment = datetime.strptime(request.header("X-Qiniu-Date") + "+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
-            if not recent(moment):
+            if not recent(moment, time.time() + self.ahead_seconds):
                 raise Refused(403, "request time is too skewed")
         else:
             expected = qbox_token(access_key, identity.secret_key, target, request.body)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import time
 from secrets import token_hex
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -20,12 +21,17 @@ class XmlCloud:
 
     def __init__(self, bucket: str, region: str, identities: list[Identity]) -> None:
         self.bucket, self.region = bucket, region
+        self.domain = ""  # of the bucket's own
+        self.ahead_seconds = 0.0
         self.identities = {identity.access_key: identity for identity in identities}
         self.objects: dict[str, Object] = {}
         self.uploads: dict[str, Upload] = {}
         self.faults: list[Fault] = []
         self.seen: list[str] = []
         self.dialects: set[str] = set()  # of the signatures that were right
+
+    def now(self) -> float:
+        return time.time() + self.ahead_seconds
 
     def operation(self, request: Request) -> str:
         return operation(request)
@@ -41,7 +47,7 @@ class XmlCloud:
         stored.data = stored.data[:-1]
 
     def _place(self, request: Request) -> str:
-        if request.host.startswith(f"{self.bucket}."):
+        if request.host.startswith(f"{self.bucket}.") or request.host.partition(":")[0] == self.domain:
             return key_of(request.path)
         bucket, _, key = key_of(request.path).partition("/")
         if bucket != self.bucket or not self.path_style:

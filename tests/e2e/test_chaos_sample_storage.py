@@ -1,8 +1,9 @@
-"""A short case of each row about customers' stores (S1–S8, S10–S15, S17–S19); `make chaos` runs all of them."""
+"""A short case of each row about customers' stores (S1–S20); `make chaos` runs all of them."""
 
 from pathlib import Path
 
 from tests import fault_store as faults
+from tests.chaos import cloud_rows
 from tests.chaos import storage_rows as rows
 
 
@@ -23,11 +24,31 @@ async def test_s5_reset_before_the_reply(tmp_path: Path) -> None:
 
 
 async def test_s6_wrong_etag(tmp_path: Path) -> None:
-    await rows.passing(tmp_path, {}, faults.wrong_etag)
+    await rows.wrong_bytes(tmp_path, {}, faults.wrong_etag)
 
 
 async def test_s7_ok_with_an_error(tmp_path: Path) -> None:
     await rows.passing(tmp_path, {}, faults.ok_with_an_error)
+
+
+async def test_s8_name_taken(tmp_path: Path) -> None:
+    await rows.name_taken(tmp_path, 412, "PreconditionFailed")
+
+
+async def test_s9_old_epoch(tmp_path: Path) -> None:
+    await rows.old_epoch(tmp_path)
+
+
+async def test_s11_wrong_clock(tmp_path: Path) -> None:
+    await cloud_rows.wrong_clock(tmp_path, {}, "oss", 2)
+
+
+async def test_s16_left_open(tmp_path: Path) -> None:
+    await cloud_rows.left_open(tmp_path, {}, "cos")
+
+
+async def test_s20_signed_by_a_token_that_is_replaced(tmp_path: Path) -> None:
+    await cloud_rows.new_token(tmp_path, "cos")
 
 
 async def test_s10_redirected(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from storage.spool import RecordingSpool
 
 SLICE_SECONDS = 0.1
 SLICE_BYTES = 20_000
+LARGE_BYTES = 65 << 20  # goes up in parts
 
 
 def run(launch: Launch) -> None:
@@ -112,14 +113,16 @@ class _Worker:
             self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch}.jpg", None, "snapshot")
         if "mp4" in self._script:
             self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch}.mp4", None)
+        if "large" in self._script:
+            self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch}.mp4", None, size=LARGE_BYTES)
         while not self._stop.is_set() and self._link.lease_left > 0:
             self._commit(f"{self._spec.sid}_{self._spec.channel}_{self._epoch:02}{self._sequence:06}.ts", playlist)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SLICE_SECONDS):
                     await self._stop.wait()
 
-    def _commit(self, name: str, playlist: str | None, content: str = "media") -> None:
-        self._spool.partial(name).write_bytes(os.urandom(SLICE_BYTES))
+    def _commit(self, name: str, playlist: str | None, content: str = "media", size: int = SLICE_BYTES) -> None:
+        self._spool.partial(name).write_bytes(os.urandom(size))
         record = {
             "type": "slice",
             "playlist": playlist,

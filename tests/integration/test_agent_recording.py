@@ -614,7 +614,7 @@ async def test_agent_listens_to_its_own_workers_only(settings: Settings, control
         "bad_request": WorkerHello(sid=job.sid, epoch=1, pid=pid),  # the pid is not ours
     }
     for reason, hello in attempts.items():
-        answers = await _as_a_worker(settings, hello, Report(at_ms=1, body=Ended(outcome="failed", reason="kicked")))
+        answers = await as_a_worker(settings, hello, Report(at_ms=1, body=Ended(outcome="failed", reason="kicked")))
         assert [getattr(answer, "reason", answer.type) for answer in answers] == [reason, "bad_request"]
     before = len(control.stored(job.sid))
     await control.until(lambda: len(control.stored(job.sid)) >= before + 2)
@@ -661,7 +661,7 @@ async def test_agent_ends_a_worker_that_does_not_listen(control: Control, agent:
     assert f"rung={rung}" in agent.log()
 
 
-async def _as_a_worker(settings: Settings, *messages: Message) -> list[Message]:
+async def as_a_worker(settings: Settings, *messages: Message) -> list[Message]:
     reader, writer = await asyncio.open_unix_connection(settings.agent_socket, limit=LINE_LIMIT_BYTES)
 
     async def handle(message: Message) -> Message:

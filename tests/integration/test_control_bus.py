@@ -117,12 +117,17 @@ async def test_metrics_show_what_nodes_do(world: World) -> None:
     def value(name: str) -> float:
         return metrics.REGISTRY.get_sample_value(name) or 0
 
-    names = ("recorder_upload_seconds_count", "recorder_upload_seconds_sum", "recorder_upload_retries_total")
+    names = (
+        "recorder_upload_seconds_count",
+        "recorder_upload_seconds_sum",
+        "recorder_upload_retries_total",
+        "recorder_upload_mismatches_total",
+    )
     async with world.agent() as agent:
         task = await running(world, agent)
         before = [value(name) for name in names]
-        await agent.emit(task.sid, SliceStored(name="0.ts", seconds=0.5, retries=2), SliceStored(name="1.ts"))
-        assert [value(name) - was for name, was in zip(names, before, strict=True)] == [1, 0.5, 2]
+        await agent.emit(task.sid, SliceStored(name="0.ts", seconds=0.5, retries=2, mismatches=1), SliceStored(name="1.ts"))
+        assert [value(name) - was for name, was in zip(names, before, strict=True)] == [1, 0.5, 2, 1]
 
 
 async def test_a_commit_repeats_with_the_same_hash_only(world: World) -> None:

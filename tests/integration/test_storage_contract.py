@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -260,8 +261,10 @@ def test_storage_believes_no_upload_in_parts_that_went_wrong(in_parts: Target, t
     in_parts.fail(operation, kind, 500, "InternalError")
     with pytest.raises(errors.TransientStorageError):
         in_parts.store.put(key, path, sha256=sha256, **LONG)
-    assert in_parts.cloud.seen.count(operation) == 1
+    assert in_parts.cloud.seen.count(operation) == 1 or operation == "part"
     assert ("abort" in in_parts.cloud.seen) == (operation != "begin")
+    if operation != "begin":
+        assert in_parts.cloud.seen[-1] == "abort"  # no part arrives after it
     assert in_parts.store.put(key, path, sha256=sha256, **LONG).verified == "head"
     assert _get(in_parts, key, tmp_path) == data
 
@@ -289,6 +292,64 @@ def test_storage_uploads_large_files_in_parts(in_parts: Target, tmp_path: Path) 
     assert (info.sha256, info.content_type) == (sha256, "video/mp4")
     assert leftover not in client.unfinished(key)
     assert _get(in_parts, key, tmp_path) == data
+
+
+class _Counting:
+    """Stands before a vendor's client: how many parts are under way, and optionally waits until `together` are."""
+
+    def __init__(self, client: Any, together: int = 1) -> None:
+        self.most = 0
+        self._client = client
+        self._together = threading.Barrier(together)
+        self._lock = threading.Lock()
+        self._under_way = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def put_part(self, key: str, upload: str, part: remote.Part) -> Any:
+        with self._lock:
+            self._under_way += 1
+            self.most = max(self.most, self._under_way)
+        self._together.wait(10)
+        try:
+            return self._client.put_part(key, upload, part)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+
+@every_cloud
+def test_storage_sends_parts_at_the_same_time(in_parts: Target, tmp_path: Path) -> None:
+    store: Any = in_parts.store
+    store._client = _Counting(store._client, together=3)
+    path, sha256 = _file(tmp_path, data := os.urandom(11 << 20))
+    in_parts.store.put(in_parts.prefix + "long.mp4", path, sha256=sha256, **LONG)
+    assert _get(in_parts, in_parts.prefix + "long.mp4", tmp_path) == data
+
+
+@pytest.mark.parametrize("target", ["oss-v1"], indirect=True)
+def test_storage_holds_few_parts_in_memory_however_many_files(target: Target, tmp_path: Path) -> None:
+    store: Any = target.store
+    store._client.multipart_over_bytes = store._client.part_bytes = 100 << 10
+    store._client = counting = _Counting(store._client)
+    path, sha256 = _file(tmp_path, os.urandom(2 << 20))
+    with ThreadPoolExecutor() as threads:
+        stored = threads.map(lambda number: target.store.put(f"{number}.mp4", path, sha256=sha256, **LONG), range(3))
+        assert {one.verified for one in stored} == {"head"}
+    assert counting.most == remote.PARALLEL_PARTS
+
+
+def test_storage_large_file_that_changed_since_its_commit_is_no_object(in_parts: Target, tmp_path: Path) -> None:
+    key = in_parts.prefix + "long.mp4"
+    path, sha256 = _file(tmp_path, bytes(11 << 20))
+    with path.open("r+b") as file:
+        file.seek(10 << 20)
+        file.write(b"x")
+    with pytest.raises(errors.LocalFileError):
+        in_parts.store.put(key, path, sha256=sha256, **LONG)
+    assert in_parts.cloud.seen[-1] == "abort"
+    assert in_parts.store.head(key) is None
 
 
 @pytest.mark.parametrize(("status", "code"), [(409, "OperationAborted"), (412, "PreconditionFailed")])
@@ -369,6 +430,20 @@ def test_storage_temporary_keys_need_their_token_of_the_moment(target: Target) -
             store.put_bytes(target.prefix + "x.ts", b"x", **LONG)
     with target.opened(**keys, sts_token=GUEST.token) as store:
         assert store.put_bytes(target.prefix + "x.ts", b"x", **LONG).verified == "head"
+
+
+@every_cloud
+@pytest.mark.parametrize("hours", [-30, 30])
+def test_storage_signs_for_the_stores_time_when_our_clock_is_wrong(target: Target, tmp_path: Path, hours: int) -> None:
+    clock = target.store._client.clock  # type: ignore[attr-defined]  # a RemoteStore
+    clock._ours = lambda: time.time() + hours * 3600
+    path, sha256 = _file(tmp_path, b"media")
+    assert target.store.put(target.prefix + "1.ts", path, sha256=sha256, **LONG).verified == "head"
+    assert target.store.put_bytes(target.prefix + "2.ts", b"x", **LONG).verified == "head"
+    assert _get(target, target.prefix + "1.ts", tmp_path) == b"media"
+    if target.vendor != "qiniu" or hours < 0:  # whose tokens are good until a moment, however far
+        assert clock.ahead_seconds == pytest.approx(-hours * 3600, abs=5)
+        assert target.cloud.seen.count("put") == 3  # refused once only
 
 
 @every_cloud
