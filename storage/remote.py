@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final, Protocol, TypeVar
 from storage import ObjectInfo, Stored, Verification
 from storage.errors import AccessDenied, AlreadyThere, Busy, ChecksumMismatch, LocalFileError, NotFound, StorageError
 from storage.pinned import limited
+from storage.sealed import Source
 
 BASE_SECONDS: Final = 60.0  # for one exchange, beside the time its bytes may take
 SLOWEST_BYTES_PER_SECOND: Final = 32 << 10  # an upload that stays below is given up and tried again
@@ -96,7 +97,7 @@ class RemoteStore:
         self._client = client
         self._may_head = True
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         try:
             content = _content_of_file(path, content_type, cache_control)
             if content.sha256 != sha256:
@@ -227,7 +228,7 @@ class RemoteStore:
             log.warning("an unfinished multipart upload stays in the store", extra={"error": str(error)})
 
 
-def _content_of_file(path: Path, content_type: str, cache_control: str) -> Content:
+def _content_of_file(path: Source, content_type: str, cache_control: str) -> Content:
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         for data in iter(lambda: file.read(1 << 20), b""):

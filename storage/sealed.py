@@ -98,6 +98,21 @@ class SealedFile:
             file.close()
             raise
 
+    def sealed_sha256(self, sha256: str) -> str:
+        """The SHA-256 of the file as it lies there, seen to be good: its plain bytes have this `sha256`.
+
+        Raises:
+            LocalFileError: they have not, or it cannot be read.
+        """
+        try:
+            with self.open("rb") as plain:
+                if hashlib.file_digest(plain, "sha256").hexdigest() != sha256:  # type: ignore[arg-type]  # as in `storage.spool`
+                    raise LocalFileError("the file is no longer what was committed")
+            with self._path.open("rb") as sealed:
+                return hashlib.file_digest(sealed, "sha256").hexdigest()
+        except OSError as error:
+            raise LocalFileError(f"the file cannot be read: {error.strerror}") from error
+
 
 class _Reader(io.RawIOBase):
     """Hands out plain bytes from the chunk they are in; keeps that chunk."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from storage import CheckAddress, ObjectInfo, ObjectStore, Stored, StoreOptions
 from storage.durable import sync_folder
 from storage.errors import AccessDenied, BadOptions, ChecksumMismatch, LocalFileError, PermanentStorageError, TransientStorageError
+from storage.sealed import Source
 
 NUMBERS = (100,)
 
@@ -32,7 +33,7 @@ class LocalStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         try:
             source = path.open("rb")
         except OSError as error:

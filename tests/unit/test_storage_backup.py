@@ -15,6 +15,7 @@ from typing import Any
 from storage import ObjectInfo, Stored
 from storage.errors import AccessDenied, ChecksumMismatch, LocalFileError, PermanentStorageError, StorageError, TransientStorageError
 from storage.pace import Pace
+from storage.sealed import Source
 from storage.uploader import (
     BackedUp,
     Backup,
@@ -96,8 +97,9 @@ class Bucket:
         self.dangling: list[tuple[str, str]] = []
         self._lock = threading.Lock()
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
-        data = path.read_bytes()
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+        with path.open("rb") as file:
+            data = file.read()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise LocalFileError("other bytes")
         return self._take(key, data)
