@@ -93,7 +93,7 @@ class SealedFile:
         """
         file = self._path.open(mode, buffering=0)
         try:
-            return io.BufferedReader(_Reader(file, self._name, self._seal), CHUNK_BYTES)
+            return _Plain(_Reader(file, self._name, self._seal), CHUNK_BYTES)
         except BaseException:
             file.close()
             raise
@@ -114,18 +114,29 @@ class SealedFile:
             raise LocalFileError(f"the file cannot be read: {error.strerror}") from error
 
 
+class _Plain(io.BufferedReader):
+    """SDKs ask a file without a descriptor for its length."""
+
+    def __len__(self) -> int:
+        assert isinstance(self.raw, _Reader)
+        return self.raw.size
+
+    def __bool__(self) -> bool:  # also of an empty one
+        return True
+
+
 class _Reader(io.RawIOBase):
     """Hands out plain bytes from the chunk they are in; keeps that chunk."""
 
     def __init__(self, file: io.FileIO, name: str, seal: Seal) -> None:
+        self._file = file
         head = file.read(_HEAD_BYTES)
         body = os.fstat(file.fileno()).st_size - _HEAD_BYTES
         self._chunks = max(1, -(-body // _SEALED_BYTES))
-        self._size = body - self._chunks * _TAG_BYTES
+        self.size = body - self._chunks * _TAG_BYTES
         last = body - (self._chunks - 1) * _SEALED_BYTES  # read by whoever reads to the end: only in an empty file is nothing in it
         if not head.startswith(_MAGIC) or last < _TAG_BYTES or (last == _TAG_BYTES and self._chunks > 1):
             raise LocalFileError("the file is not sealed, or was cut")
-        self._file = file
         self._cipher = seal.cipher(head[len(_MAGIC) :], name)
         self._at = 0
         self._number = -1  # of the chunk that is kept
@@ -141,7 +152,7 @@ class _Reader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
         if at < 0:
             raise ValueError("a place before the start")
         self._at = at
@@ -149,8 +160,8 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # what the buffered reader gives
         number, within = divmod(self._at, CHUNK_BYTES)
-        if self._at >= self._size:
-            if self._size or self._number == 0:
+        if self._at >= self.size:
+            if self.size or self._number == 0:
                 return 0
             number = 0  # an empty file has one chunk, too
         if number != self._number:
