@@ -89,6 +89,7 @@ async def open_plane(
             now_ms=now_ms,
             patience=patience,
             start_problem=tests.start_problem if settings.api.strict_start else None,
+            encrypt_media=settings.recording.encrypt_at_rest,
         )
         delivery = Delivery(store=store, outbox=outbox, sender=sender, signers=signers, schedule=settings.callbacks.retries, now_ms=now_ms)
         endpoints = Endpoints(store=store, signers=signers, sender=sender, now_ms=now_ms)

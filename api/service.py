@@ -94,6 +94,7 @@ class Service:
         now_ms: Callable[[], int],
         patience: Patience | None = None,
         start_problem: Callable[[RecordingSpec], Awaitable[str | None]] | None = None,
+        encrypt_media: bool = False,
     ) -> None:
         """`start_problem` tries the bucket before a recording is started and says why it cannot be used."""
         self._store = store
@@ -107,6 +108,7 @@ class Service:
         self._now_ms = now_ms
         self._patience = patience or Patience()
         self._start_problem = start_problem
+        self._encrypt_media = encrypt_media
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def acquire(self, caller: Caller, *, channel: str, uid: str, scene: int, expires_hours: int, parameters: object) -> str:
@@ -271,7 +273,7 @@ class Service:
             audio=spec.audio,
             video=spec.video,
             files=spec.files,
-            sealed_spec=self._vault.seal(spec),
+            sealed_spec=self._vault.seal(spec.with_media_key() if self._encrypt_media else spec),
         )
 
     async def _offer(self, sid: str, load: Load) -> None:

@@ -173,6 +173,11 @@ class Recording(_Section):
         True, description="beside each recording a JSON file that tells who came, went and muted, and where gaps are"
     )
     manifest: bool = Field(True, description="beside each recording a signed JSON file with size and SHA-256 of all its files")
+    encrypt_at_rest: bool = Field(
+        False,
+        description="of the control plane: media of recordings started from now on lies encrypted in the spool, from the end of each "
+        "file on, and in the backup store",
+    )
     capture_dir: Path | None = Field(None, description="each worker writes what it receives, decrypted, into a folder in this one")
     capture_megabytes: int = Field(1024, ge=1, description="longest capture of one worker; then it ends and the recording goes on")
 

@@ -3,9 +3,12 @@
 Wire names of the public API do not appear here: `api/schemas.py` translates.
 """
 
+import secrets
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, SecretStr
+
+from storage.sealed import KEY_BYTES, Seal
 
 Mode = Literal["individual", "mix"]
 
@@ -116,10 +119,19 @@ class RecordingSpec(_Spec):
     snapshots: Snapshots | None = None
     correct_extinf: bool = False
     storage: Storage | None = None  # None in the worker's copy
+    media_key: SecretStr | None = None  # hex digits; with it the media lies sealed in the spool and in the backup store
 
     def for_worker(self) -> "RecordingSpec":
         """The copy a worker gets: without the bucket's credentials."""
         return self.model_copy(update={"storage": None})
+
+    def with_media_key(self) -> "RecordingSpec":
+        """The copy whose media is sealed, with a new key."""
+        return self.model_copy(update={"media_key": SecretStr(secrets.token_hex(KEY_BYTES))})
+
+    def seal(self) -> Seal | None:
+        """What the media is sealed with; None: it lies in clear."""
+        return Seal(bytes.fromhex(self.media_key.get_secret_value())) if self.media_key else None
 
     def with_secrets(self) -> bytes:
         """JSON with the secrets in clear, for a pipe or sealed storage only."""
@@ -129,6 +141,10 @@ class RecordingSpec(_Spec):
             for key in ("access_key", "secret_key", "sts_token"):
                 secret = getattr(self.storage, key)
                 plain["storage"][key] = secret.get_secret_value() if secret is not None else None
+        if self.media_key:
+            plain["media_key"] = self.media_key.get_secret_value()
+        else:
+            del plain["media_key"]  # nodes of the version before do not know it
         import json
 
         return json.dumps(plain).encode()

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Literal, Protocol
 
 from storage.errors import BadOptions
+from storage.sealed import Source
 
 CheckAddress = Callable[[str], Sequence[str]]
 """Takes a host name, returns the addresses that may be connected to.
@@ -65,7 +66,7 @@ class ObjectStore(Protocol):
     `PermanentStorageError`.
     """
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         """Store a file under `key`, replacing what is there; returns when the store has verified the bytes.
 
         Raises:

@@ -18,6 +18,7 @@ from storage import ObjectInfo, Stored, Verification
 from storage.clock import StoreClock
 from storage.errors import AccessDenied, AlreadyThere, Busy, ChecksumMismatch, LocalFileError, NotFound, StorageError, TransientStorageError
 from storage.pinned import limited
+from storage.sealed import Source
 
 BASE_SECONDS: Final = 60.0  # for one exchange, beside the time its bytes may take
 SLOWEST_BYTES_PER_SECOND: Final = 32 << 10  # an upload that stays below is given up and tried again
@@ -104,10 +105,11 @@ class RemoteStore:
         self._may_head = True
         self._memory = BoundedSemaphore(PARALLEL_PARTS)
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         try:
             with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
                 if size > self._client.multipart_over_bytes:
                     content = Content(size, sha256, b"", content_type, cache_control)
                     return self._stored(key, content, lambda: self._put_parts(key, file, content))

@@ -3,6 +3,9 @@
 One folder per recording: `partial/` for files being written, `files/` for committed ones, `journal` for what the writer
 committed, `notes` for what it saw, `uploads` for what the uploading side did. Only the writer process commits; the uploading
 side reads `journal` and removes files. Records are opaque but for `name`, `size` and `sha256`.
+
+With a `Seal` committed files lie encrypted, each from its commit on, and the empty file `sealed` says so to whoever has no key yet.
+Open files are plain: libav goes back in them, and after a crash they are cut. `size` and `sha256` are those of the plain bytes.
 """
 
 import contextlib
@@ -12,18 +15,21 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from storage.durable import sync_file, sync_folder
-from storage.errors import SpoolError
+from storage.errors import LocalFileError, SpoolError
 from storage.journal import Journal, Record
 from storage.reserve import Reserve
+from storage.sealed import Seal
 
 ARRIVING = ".arriving"  # from another spool; a crash leaves it behind, and the recording where it was
 MOVED = ".moved"  # to another spool; what is left here is of no use any more
 _GONE = ".gone"
 _PROBE = ".probe"
+_BESIDE = ".beside"  # a file that is being sealed, or unsealed
 
 
 class Spool:
@@ -87,8 +93,9 @@ class Spool:
 class RecordingSpool:
     """The folder of one recording. Its writer is one process at a time; threads of it may commit side by side."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seal: Seal | None = None) -> None:
         self.folder = folder
+        self.seal = seal
         make_room = Reserve(folder.parent).release
         self.uploads = Journal(folder / "uploads", make_room)
         self.notes = Journal(folder / "notes")
@@ -104,6 +111,28 @@ class RecordingSpool:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in (folder, folder.parent):  # else a power cut takes the folder with all that is committed in it
                 sync_folder(path)
+        if seal:
+            self.use(seal)
+
+    @property
+    def sealed(self) -> bool:
+        """Files are committed encrypted; without `seal` none can be."""
+        return self.seal is not None or self.mark.exists()
+
+    @property
+    def mark(self) -> Path:
+        """Where the folder says that it is sealed."""
+        return self.folder / "sealed"
+
+    def use(self, seal: Seal) -> None:
+        """Commit every file encrypted with this key; the folder remembers that it is so."""
+        self.seal = seal
+        self.mark_sealed()
+
+    def mark_sealed(self) -> None:
+        if not self.mark.exists():
+            self.mark.touch(mode=0o600)
+            sync_folder(self.folder)
 
     def lock(self, *, wait: bool = False) -> bool:
         """Be the recording's one writer until `close` or the end of the process; False: another process is. `wait` for its end."""
@@ -115,6 +144,10 @@ class RecordingSpool:
                 os.close(descriptor)
                 return False
             self._lock = descriptor
+            if self.sealed:
+                for path in self._partial.iterdir():
+                    if path.name.endswith(_BESIDE):  # of a crash
+                        path.unlink()
         return True
 
     def left_open(self) -> list[str]:
@@ -122,9 +155,50 @@ class RecordingSpool:
         return sorted(path.name for path in self._partial.iterdir())
 
     def reopen(self, name: str) -> None:
-        """Take back a file that was about to be committed: it lies there and has no record. Nothing happens when it does not."""
+        """Take back a file that was about to be committed: it lies there and has no record. Nothing happens when it does not.
+
+        Raises:
+            LocalFileError: it was sealed, and changed since.
+        """
         with contextlib.suppress(FileNotFoundError):
-            self.file(name).rename(self.partial(name))
+            if self.sealed:
+                with self.plain(name) as path:
+                    path.rename(self.partial(name))
+                self.file(name).unlink()
+            else:
+                self.file(name).rename(self.partial(name))
+
+    @contextlib.contextmanager
+    def plain(self, name: str) -> Iterator[Path]:
+        """A committed file as it was while it was open: itself, or an unsealed copy for as long as the block lasts.
+
+        Raises:
+            LocalFileError: it was sealed, and changed since.
+            SpoolError: the key is not known.
+        """
+        if not self.sealed:
+            yield self.file(name)
+            return
+        beside = self._beside(name)
+        try:
+            with self._key().file(self.file(name), name).open("rb") as source, beside.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            yield beside
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def is_as_committed(self, name: str, sha256: str) -> bool:
+        """The file has these bytes still. Of a sealed one that cannot be told without its key, and is True then.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self.sealed and self.seal is None:
+            return True
+        try:
+            return self._measured(name)["sha256"] == sha256
+        except LocalFileError:
+            return False
 
     def check_moves(self) -> None:
         """See that an open file can become a committed one by a rename.
@@ -168,12 +242,14 @@ class RecordingSpool:
                 raise SpoolError("a file of this name was committed before")
             self._committed().add(name)
         try:
-            full = {**record, "name": name, **_fixed(path)}
-            path.rename(self._files / name)
+            full = {**record, "name": name, **(self._sealed(path, name) if self.sealed else _fixed(path))}
+            (self._beside(name) if self.sealed else path).rename(self._files / name)
             sync_folder(self._files)
+            if self.sealed:
+                path.unlink()
         except OSError as error:
             # After a failed fsync the kernel may call the lost pages clean: another try would succeed without them.
-            for remains in (path, self._files / name):
+            for remains in (path, self._beside(name), self._files / name):
                 with contextlib.suppress(OSError):
                     remains.unlink()
             raise SpoolError(f"cannot commit a file: {error.strerror}") from error
@@ -185,9 +261,10 @@ class RecordingSpool:
 
         Raises:
             SpoolError: the disk failed.
+            LocalFileError: it was sealed, and changed since.
         """
         try:
-            full = {**record, "name": name, **_fixed(self.file(name))}
+            full = {**record, "name": name, **self._measured(name)}
         except OSError as error:
             raise SpoolError(f"cannot read a committed file: {error.strerror}") from error
         self._committed().add(name)
@@ -236,6 +313,31 @@ class RecordingSpool:
         self.folder.rename(gone)
         shutil.rmtree(gone)
 
+    def _beside(self, name: str) -> Path:
+        return self.partial(f"{name}{_BESIDE}")
+
+    def _key(self) -> Seal:
+        if self.seal is None:
+            raise SpoolError("the key of the recording is not known yet")
+        return self.seal
+
+    def _sealed(self, path: Path, name: str) -> dict[str, object]:
+        """Write a file durably sealed beside itself and measure it."""
+        with path.open("rb") as source, self._beside(name).open("wb") as target:
+            size, sha256 = self._key().write(source, target, name)
+            target.flush()
+            os.fsync(target.fileno())
+        return {"size": size, "sha256": sha256}
+
+    def _measured(self, name: str) -> dict[str, object]:
+        """Make a committed file durable and measure what was committed."""
+        path = self.file(name)
+        if not self.sealed:
+            return _fixed(path)
+        sync_file(path)
+        with self._key().file(path, name).open("rb") as file:
+            return _measure(file)
+
     def _committed(self) -> set[str]:
         if self._names is None:
             self._names = self._recorded()
@@ -249,8 +351,12 @@ def _fixed(path: Path) -> dict[str, object]:
     """Make a file durable and measure it."""
     sync_file(path)
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return {"size": file.tell(), "sha256": digest.hexdigest()}
+        return _measure(file)
+
+
+def _measure(file: BinaryIO) -> dict[str, object]:
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it reads into a buffer, which every binary file can
+    return {"size": file.tell(), "sha256": digest.hexdigest()}
 
 
 def _one_part(name: str) -> str:

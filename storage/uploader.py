@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from storage import ObjectStore, Stored
 from storage.errors import AlreadyThere, LocalFileError, PermanentStorageError, StorageError, TransientStorageError
 from storage.pace import Pace
+from storage.sealed import Seal
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ CONTENT_TYPES: Final = {
     ".mpd": "application/dash+xml",
     ".json": "application/json",
 }
+SEALED_TYPE: Final = "application/octet-stream"
 _GROWING: Final = frozenset({".m3u8", ".mpd"})  # rewritten while the recording runs
 _REWRITTEN: Final = "max-age=3"
 
@@ -48,6 +50,7 @@ class MediaFile:
     path: Path
     sha256: str
     size: int = 0  # bytes
+    seal: Seal | None = None  # it lies sealed at `path`, and so it goes to the backup store; `sha256` and `size` are of the plain bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +397,7 @@ class Uploader:
         file = waiting.file
         await self._report(Diverted(file.name))
         try:
-            stored = await self._backup_store.call(_putting(self._backup_store.key(file.name), file, file.path))
+            stored = await self._backup_store.call(_backing_up(self._backup_store.key(file.name), file))
         except PermanentStorageError as error:
             log.error("the backup store refuses us", extra={"error": str(error)})  # noqa: TRY400  # the text says it all
             raise TransientStorageError(f"backup store: {error}") from error
@@ -553,7 +556,17 @@ class Uploader:
 
 def _putting(key: str, file: MediaFile, path: Path) -> Callable[[ObjectStore], Stored]:
     content_type, cache_control = describe(file.name)
-    return lambda store: store.put(key, path, content_type=content_type, cache_control=cache_control, sha256=file.sha256)
+    source = file.seal.file(path, file.name) if file.seal else path
+    return lambda store: store.put(key, source, content_type=content_type, cache_control=cache_control, sha256=file.sha256)
+
+
+def _backing_up(key: str, file: MediaFile) -> Callable[[ObjectStore], Stored]:
+    if file.seal is None:
+        return _putting(key, file, file.path)
+    sealed = file.seal.file(file.path, file.name)
+    return lambda store: store.put(
+        key, file.path, content_type=SEALED_TYPE, cache_control=_REWRITTEN, sha256=sealed.sealed_sha256(file.sha256)
+    )
 
 
 def _set(event: asyncio.Event, *, on: bool) -> None:

@@ -133,7 +133,7 @@ class Agent:
         assert self._second
         log.error("the spool fails, the recording goes on in the second one", extra={"sid": recording.sid})
         try:
-            moved = Recording(recording.sid, self._node, await asyncio.to_thread(evacuate, recording.folder, self._second))
+            moved = Recording(recording.sid, self._node, await asyncio.to_thread(evacuate, recording.folder, self._second, recording.seal))
         except (OSError, SpoolError):
             log.exception("the second spool fails, too", extra={"sid": recording.sid})
             await recording.give_up()

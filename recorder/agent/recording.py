@@ -38,6 +38,7 @@ from recorder.protocol import (
 )
 from recorder.spec import RecordingSpec
 from storage.errors import PermanentStorageError, SpoolError
+from storage.sealed import Seal
 from storage.spool import RecordingSpool
 
 log = logging.getLogger(__name__)
@@ -131,14 +132,21 @@ class Recording:
     def waits_for_control(self) -> bool:
         """Nothing can be done before a control plane is there: to give the recording or the bucket's keys, or to be told the end."""
         claimed = self._ownership.claimed.is_set()
-        return self._events.epoch is None or (
-            self.over and (self._finished is not None or not claimed or self._uploads.waits_for_signature)
+        return (
+            self._events.epoch is None
+            or self._workers.waits_for_key
+            or (self.over and (self._finished is not None or not claimed or self._uploads.waits_for_signature))
         )
 
     @property
     def folder(self) -> Path:
         """Its part of the spool."""
         return self._spool.folder
+
+    @property
+    def seal(self) -> Seal | None:
+        """What its files are sealed with, as far as that is known."""
+        return self._spool.seal
 
     @property
     def told_to_stop(self) -> Reason | None:
@@ -297,7 +305,7 @@ class Recording:
         assert self._ownership.spec
         assert self._events.epoch is not None
         await self._uploads.settled()
-        spool = RecordingSpool(self._spool.folder)
+        spool = RecordingSpool(self._spool.folder, self._spool.seal)
         try:
             await asyncio.to_thread(timeline_file.write, spool, self._ownership.spec, epoch=self._events.epoch, lost=self._uploads.lost)
         except Exception:  # it must not cost the end of a recording that is complete
@@ -341,6 +349,9 @@ class Recording:
     def _given(self, former: RecordingSpec | None, spec: RecordingSpec) -> None:
         """The control plane has answered a claim."""
         if former is None:
+            seal = spec.seal()
+            if seal:
+                self._spool.use(seal)
             self._uploads.start(spec, self._node.settings, ended=self.over)
         elif former.storage != spec.storage:
             self._uploads.renew(spec)

@@ -109,7 +109,7 @@ class Reports:
     async def recover(self) -> None:
         """Take over what a worker that is gone had no time to commit, or to report."""
         await self._end_streams()
-        await asyncio.to_thread(salvage.salvage_slices, RecordingSpool(self._spool.folder))
+        await asyncio.to_thread(salvage.salvage_slices, RecordingSpool(self._spool.folder, self._spool.seal))
         records = await asyncio.to_thread(self._spool.records)
         for body in _bodies(records[self._read :]):
             await self.take(body, None)

@@ -188,7 +188,8 @@ class Uploads:
         if self._uploader.behind and not self._uploader.refused:
             for name in self._playlists():
                 for one in self._rendered(name, self._stored | self._backed_up):
-                    self._uploader.keep(one.name, one.data)
+                    seal = self._spool.seal
+                    self._uploader.keep(one.name, seal.write_bytes(one.data, one.name) if seal else one.data)
             await self._uploader.settled()
         return self._uploader.refused
 
@@ -387,7 +388,7 @@ class Uploads:
     # ---- stores -----------------------------------------------------------------------------------------------------------
 
     def _media_file(self, committed: Slice) -> MediaFile:
-        return MediaFile(committed.name, self._spool.file(committed.name), committed.sha256, committed.size)
+        return MediaFile(committed.name, self._spool.file(committed.name), committed.sha256, committed.size, self._spool.seal)
 
     def _key(self, name: str) -> str:
         assert self._spec

@@ -44,6 +44,7 @@ class Workers:
     ) -> None:
         """`launching` hears with which specification a worker is started."""
         self.begun = asyncio.Event()  # the first worker of this life is there, or cannot be
+        self.waits_for_key = False  # which a control plane gives
         self._node = node
         self._spool = spool
         self._events = events
@@ -73,12 +74,20 @@ class Workers:
             self._process = process
             if process:
                 how = await self._supervisor.attend(process, seconds)
+            await self._key_known()
             await self._reports.recover()
             ended = self._reports.ended or await self._go_on(how)
             if ended:
                 return ended
             process = await self._spawn()
             seconds = self._node.timing.hello
+
+    async def _key_known(self) -> None:
+        """After the agent's restart: what a worker left open is committed sealed, and the control plane has the key."""
+        if self._spool.sealed:
+            self.waits_for_key = not self._ownership.claimed.is_set()
+            await self._ownership.claimed.wait()
+            self.waits_for_key = False
 
     async def _go_on(self, how: str) -> Ended | None:
         """A worker is gone without an end: None when another one shall continue, else how the recording ends."""

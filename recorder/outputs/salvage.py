@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recorder.outputs import DRAFT, FRAGMENTS, TS_ZERO_NS, Draft, slice_record, torn_webm
-from storage.errors import SpoolError
+from storage.errors import LocalFileError, SpoolError
 from storage.journal import Record
 from storage.spool import RecordingSpool
 
@@ -76,7 +76,7 @@ def salvage_slices(spool: RecordingSpool) -> None:
             if not item.is_part:
                 try:
                     _salvage_file(spool, item)
-                except (OSError, SpoolError):
+                except (OSError, SpoolError, LocalFileError):
                     log.exception("an open file is lost", extra={"file": item.draft.name})
         record_again(spool)
     finally:
@@ -104,8 +104,13 @@ def record_again(spool: RecordingSpool) -> None:
             discontinuity=not is_picture,
             content="snapshot" if is_picture else "media",
         )
-        duration_ns = {"ts": _ts_duration_ns, "webm": torn_webm.mend}[parsed["kind"]](path) if not is_picture else 0
-        spool.adopt(path.name, slice_record(draft, epoch=epoch, sequence=sequence, duration_ns=duration_ns))
+        try:
+            with spool.plain(path.name) as plain:
+                duration_ns = {"ts": _ts_duration_ns, "webm": torn_webm.mend}[parsed["kind"]](plain) if not is_picture else 0
+            spool.adopt(path.name, slice_record(draft, epoch=epoch, sequence=sequence, duration_ns=duration_ns))
+        except LocalFileError:
+            log.exception("a file whose record is damaged is damaged itself, and left out", extra={"file": path.name})
+            continue
         log.error("the record of a committed file was damaged and is made again", extra={"file": path.name})
 
 

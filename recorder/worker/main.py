@@ -66,7 +66,7 @@ def run(launch: Launch) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C ends the agent, which asks us to stop
     spec = RecordingSpec.model_validate_json(launch.spec_json)
     logs.configure(launch.settings.log_level, json_lines=launch.settings.log_json, sid=spec.sid)
-    spool = RecordingSpool(launch.folder)
+    spool = RecordingSpool(launch.folder, spec.seal())
     if launch.task == "salvage":
         salvage(spool, launch.epoch)
     elif not _locked(spool):

@@ -11,6 +11,7 @@ from pathlib import Path
 from storage import CheckAddress, ObjectInfo, ObjectStore, Stored, StoreOptions
 from storage.durable import sync_folder
 from storage.errors import AccessDenied, BadOptions, ChecksumMismatch, LocalFileError, PermanentStorageError, TransientStorageError
+from storage.sealed import Source
 
 NUMBERS = (100,)
 
@@ -32,7 +33,7 @@ class LocalStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         try:
             source = path.open("rb")
         except OSError as error:
@@ -95,12 +96,16 @@ class LocalStore:
             # Always the same name for one key: the next try replaces what a crash left, and nobody needs to sweep.
             beside = path.with_name(f".{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()[:32]}{_PARTIAL}")
             digest, size = hashlib.sha256(), 0
-            with beside.open("wb") as file:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    size += file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with beside.open("wb") as file:
+                    for chunk in chunks:
+                        digest.update(chunk)
+                        size += file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except LocalFileError:  # a sealed one, which was changed
+                beside.unlink()
+                raise
             if digest.hexdigest() != sha256:
                 beside.unlink()
                 raise LocalFileError("the file is no longer what was committed")

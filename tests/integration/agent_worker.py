@@ -60,7 +60,7 @@ class _Worker:
         self._epoch = launch.epoch
         with (launch.folder / "layouts").open("a") as file:
             file.write(f"{self._spec.layout.number}\n")
-        self._spool = RecordingSpool(launch.folder)
+        self._spool = RecordingSpool(launch.folder, self._spec.seal())
         self._stop = asyncio.Event()
         self._reason = "stopped"
         self._sequence = 0

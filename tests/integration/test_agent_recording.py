@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 
 from recorder import manifest
 from recorder.agent.agent import Agent
+from recorder.outputs import DRAFT
 from recorder.outputs.timeline_file import Timeline
 from recorder.peer import LINE_LIMIT_BYTES, Peer
 from recorder.protocol import (
@@ -29,6 +31,7 @@ from recorder.protocol import (
     RenewStorage,
     Report,
     SetLayout,
+    SliceCommitted,
     SliceStored,
     Stop,
     Subscribe,
@@ -484,6 +487,44 @@ async def test_agent_goes_on_without_a_control_plane(settings: Settings, tmp_pat
             assert [event.sequence for event in control.events] == list(range(len(control.events)))
         agent.send(signal.SIGTERM)
         assert await agent.wait() == 0
+    finally:
+        agent.send(signal.SIGKILL)
+        print(agent.log())
+
+
+async def test_agent_that_is_back_without_the_key_of_a_sealed_recording_waits_for_it(settings: Settings, tmp_path: Path) -> None:
+    control = Control(settings.control_socket)
+    agent = AgentProcess(settings, tmp_path)
+    await agent.start()
+    try:
+        job = spec("slices-unfinished").with_media_key()
+        draft = settings.spool_dir / job.sid / "partial" / f"{job.sid}_{job.channel}_20261125190000000.jpg"
+        async with control.listening():
+            await control.offer(job)
+            await control.until(lambda: len(control.stored(job.sid)) >= 3)
+        os.kill(worker_pid(settings, job.sid), signal.SIGSTOP)  # nothing more is committed
+        await agent.kill()
+        os.kill(worker_pid(settings, job.sid), signal.SIGKILL)
+        draft.write_bytes(b"a whole picture")
+        fields = {"name": draft.name, "playlist": None, "start_ns": 0, "start_ms": 1, "tags": (), "content": "snapshot", "epoch": 1}
+        draft.with_name(f"{draft.name}{DRAFT}").write_text(json.dumps({**fields, "duration_ns": 0}))
+        await agent.start()
+        await asyncio.sleep(2)
+        assert draft.exists()
+        agent.send(signal.SIGTERM)  # which is not held up by it
+        assert await agent.wait(10) == 0
+        assert draft.read_bytes() == b"a whole picture"
+        async with control.listening():
+            await agent.start()
+            await control.until(lambda: draft.name in control.stored(job.sid))
+            await control.ask(Stop(sid=job.sid))
+            await control.until_finished(job.sid)
+            agent.send(signal.SIGTERM)
+            assert await agent.wait() == 0
+        assert objects(settings)[draft.name] == b"a whole picture"
+        assert {event.body.slice.sha256 for event in control.of(job.sid, "slice") if isinstance(event.body, SliceCommitted)} == {
+            hashlib.sha256(objects(settings)[name]).hexdigest() for name in control.committed(job.sid)
+        }
     finally:
         agent.send(signal.SIGKILL)
         print(agent.log())

@@ -29,6 +29,7 @@ from recorder import log as recorder_log
 from recorder.outbound import AddressPolicy
 from storage import CheckAddress, ObjectStore, StoreOptions, errors, open_store, remote
 from storage.s3_protocol import S3Client
+from storage.sealed import Seal
 from tests import seaweedfs
 from tests.clouds import Fault, Identity, Kind, cos, oss, proxy, qiniu, served
 
@@ -185,6 +186,28 @@ def test_storage_refuses_a_file_that_changed_since_its_commit(bucket: Bucket, tm
     assert bucket.store.head(bucket.prefix + "x.ts") is None
 
 
+@pytest.mark.parametrize("size", [0, 300_000])
+def test_storage_takes_a_sealed_file_plain(bucket: Bucket, tmp_path: Path, size: int) -> None:
+    key, seal = bucket.prefix + "sealed.ts", Seal(os.urandom(32))
+    path, sha256 = _file(tmp_path, data := os.urandom(size))
+    path.write_bytes(seal.write_bytes(data, "sealed.ts"))
+    stored = bucket.store.put(key, seal.file(path, "sealed.ts"), sha256=sha256, **LONG)
+    assert (stored.size, stored.sha256) == (size, sha256)
+    assert _get(bucket, key, tmp_path) == data
+
+
+def test_storage_refuses_a_sealed_file_that_was_changed(bucket: Bucket, tmp_path: Path) -> None:
+    key, seal = bucket.prefix + "sealed.ts", Seal(os.urandom(32))
+    path, sha256 = _file(tmp_path, data := os.urandom(300_000))
+    sealed = bytearray(seal.write_bytes(data, "sealed.ts"))
+    sealed[-1] ^= 1  # what comes before is good
+    path.write_bytes(sealed)
+    with pytest.raises(errors.LocalFileError):
+        bucket.store.put(key, seal.file(path, "sealed.ts"), sha256=sha256, **LONG)
+    assert bucket.store.head(key) is None
+    assert [one for one in tmp_path.rglob("*") if one.is_file() and data[:1000] in one.read_bytes()] == []
+
+
 def test_storage_sdks_are_loaded_only_when_asked_for() -> None:
     code = (
         "import sys; from pathlib import Path; from storage import StoreOptions, open_store;"
@@ -213,6 +236,16 @@ def in_parts(target: Target) -> Target:
     client: Any = target.store._client  # type: ignore[attr-defined]  # a RemoteStore
     client.multipart_over_bytes = client.part_bytes = client.part_bytes if target.vendor == "qiniu" else PART
     return target
+
+
+def test_storage_takes_a_sealed_file_in_parts(in_parts: Target, tmp_path: Path) -> None:
+    key, seal = in_parts.prefix + "sealed.mp4", Seal(os.urandom(32))
+    client: Any = in_parts.store._client  # type: ignore[attr-defined]  # a RemoteStore
+    path, sha256 = _file(tmp_path, data := os.urandom(2 * client.part_bytes + 12_345))
+    path.write_bytes(seal.write_bytes(data, "sealed.mp4"))
+    assert in_parts.store.put(key, seal.file(path, "sealed.mp4"), sha256=sha256, **LONG).size == len(data)
+    assert in_parts.cloud.seen.count("part") == 3
+    assert _get(in_parts, key, tmp_path) == data
 
 
 REFUSALS: list[tuple[int, str, type[errors.StorageError]]] = [

@@ -12,9 +12,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from storage import ObjectInfo, Stored
 from storage.errors import AccessDenied, ChecksumMismatch, LocalFileError, PermanentStorageError, StorageError, TransientStorageError
 from storage.pace import Pace
+from storage.sealed import Seal, Source
 from storage.uploader import (
     BackedUp,
     Backup,
@@ -96,8 +99,9 @@ class Bucket:
         self.dangling: list[tuple[str, str]] = []
         self._lock = threading.Lock()
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
-        data = path.read_bytes()
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+        with path.open("rb") as file:
+            data = file.read()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise LocalFileError("other bytes")
         return self._take(key, data)
@@ -147,7 +151,7 @@ class Bucket:
 class World:
     """A recording whose uploader may die and be made again; what was reported outlives it, as the journal does."""
 
-    def __init__(self, folder: Path, *, with_backup: bool = True) -> None:
+    def __init__(self, folder: Path, *, with_backup: bool = True, seal: Seal | None = None) -> None:
         self.folder = folder / "files"
         self.folder.mkdir()
         self.clock = Clock()
@@ -157,6 +161,7 @@ class World:
         self.files: dict[str, MediaFile] = {}
         self.content: dict[str, bytes] = {}
         self.uploader: Uploader
+        self._seal = seal
         self._with_backup = with_backup
         self._returning = folder / "returning"
 
@@ -196,9 +201,9 @@ class World:
         name = f"{len(self.files):04}.ts"
         data = random.Random(name).randbytes(1000 + len(self.files))
         path = self.folder / name
-        path.write_bytes(data)
+        path.write_bytes(self._seal.write_bytes(data, name) if self._seal else data)
         self.content[name] = data
-        self.files[name] = MediaFile(name, path, hashlib.sha256(data).hexdigest(), len(data))
+        self.files[name] = MediaFile(name, path, hashlib.sha256(data).hexdigest(), len(data), self._seal)
         self.uploader.add(self.files[name])
         return name
 
@@ -213,8 +218,10 @@ class World:
 
     async def _report(self, report: UploadReport) -> None:
         if isinstance(report, Verified | BackedUp):
-            where = self.customer.objects[report.name] if isinstance(report, Verified) else self.backup.objects[f"sid/{report.name}"]
-            assert where == self.content[report.name], "told before it was there"
+            customers = isinstance(report, Verified)
+            there = self.customer.objects[report.name] if customers else self.backup.objects[f"sid/{report.name}"]
+            assert (there == self.content[report.name]) == (customers or not self._seal), "told before it was there"
+            assert customers or not self._seal or self.content[report.name] not in there, "in clear in the backup store"
         self.reports.append(report)
         if isinstance(report, Verified):
             self._publish()
@@ -228,8 +235,9 @@ class World:
         return [getattr(report, "name", "") for report in self.reports if isinstance(report, kind)]
 
 
-async def test_s13_outage_of_twenty_minutes_with_a_restart_in_the_middle(tmp_path: Path) -> None:
-    world = World(tmp_path)
+@pytest.mark.parametrize("seal", [None, Seal(bytes(32))], ids=["plain", "sealed"])
+async def test_s13_outage_of_twenty_minutes_with_a_restart_in_the_middle(tmp_path: Path, seal: Seal | None) -> None:
+    world = World(tmp_path, seal=seal)
     async with world.running():
         await world.record(60)
         world.customer.fault = TransientStorageError("503")
@@ -375,8 +383,9 @@ async def test_s5_what_arrived_although_it_failed_is_not_sent_again(tmp_path: Pa
     assert world.customer.objects[other] == world.content[other]
 
 
-async def test_a_copy_that_the_backup_store_lost_is_told_by_name(tmp_path: Path) -> None:
-    world = World(tmp_path)
+@pytest.mark.parametrize("seal", [None, Seal(bytes(32))], ids=["plain", "sealed"])
+async def test_a_copy_that_the_backup_store_lost_is_told_by_name(tmp_path: Path, seal: Seal | None) -> None:
+    world = World(tmp_path, seal=seal)
     async with world.running():
         world.customer.fault = TransientStorageError("503")
         await world.record(600)
@@ -388,6 +397,32 @@ async def test_a_copy_that_the_backup_store_lost_is_told_by_name(tmp_path: Path)
         await world.advance(120)
         assert sorted(world.of(Lost)) == [gone, corrupt]
     assert set(world.customer.objects) - {"list.m3u8"} == world.content.keys() - {gone, corrupt}
+
+
+async def test_a_sealed_file_that_was_changed_goes_to_no_store(tmp_path: Path) -> None:
+    world = World(tmp_path, seal=Seal(bytes(32)))
+    async with world.running():
+        world.customer.fault = TransientStorageError("503")
+        flipped, swapped, other = (world.commit() for _ in range(3))
+        for name, data in {flipped: _flipped(world.files[flipped].path), swapped: world.files[other].path.read_bytes()}.items():
+            world.files[name].path.write_bytes(data)
+        await world.advance(AFTER_SECONDS + 70)  # the backup store's turn
+        assert sorted(world.of(Lost)) == [flipped, swapped]
+        assert list(world.backup.objects) == [f"sid/{other}"]
+        world.customer.fault = None
+        await world.advance(120)
+        late = _flipped(world.files[world.commit()].path)  # the customer's turn
+        world.files["0003.ts"].path.write_bytes(late)
+        await world.advance(60)
+    assert world.of(Lost)[2:] == ["0003.ts"]
+    assert set(world.customer.objects) - {"list.m3u8"} == {other}
+    assert world.backup.objects == {}
+
+
+def _flipped(path: Path) -> bytes:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    return bytes(data)
 
 
 async def test_a_list_alone_that_waits_is_published_when_the_store_is_back(tmp_path: Path) -> None:

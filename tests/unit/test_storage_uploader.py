@@ -11,6 +11,7 @@ import pytest
 
 from storage import ObjectInfo, Stored
 from storage.errors import AccessDenied, StorageError, TransientStorageError
+from storage.sealed import Source
 from storage.uploader import (
     Destination,
     Lost,
@@ -42,8 +43,9 @@ class FakeStore:
         self.closed = False
         self._lock = threading.Lock()
 
-    def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
-        data = path.read_bytes()
+    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+        with path.open("rb") as file:
+            data = file.read()
         assert hashlib.sha256(data).hexdigest() == sha256
         self.headers[key] = content_type, cache_control
         return self._store(key, data)
@@ -274,10 +276,10 @@ async def test_storage_uploader_tells_a_file_that_is_gone_and_goes_on(tmp_path: 
     store = bench.store
 
     class Reading(FakeStore):
-        def put(self, key: str, path: Path, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+        def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
             from storage.errors import LocalFileError
 
-            if not path.exists():
+            if isinstance(path, Path) and not path.exists():
                 raise LocalFileError("gone")
             return store.put(key, path, content_type=content_type, cache_control=cache_control, sha256=sha256)
 
