@@ -185,5 +185,10 @@ async def _identity(request: Request) -> tuple[str | None, str | None]:
     except (ValueError, RecursionError, HTTPException, ClientDisconnect):
         return None, None
     names = (body.get("cname"), body.get("uid")) if isinstance(body, dict) else ()
-    cname, uid = (name if isinstance(name, str) else None for name in names or (None, None))
+    cname, uid = (name if isinstance(name, str) and _is_text(name) else None for name in names or (None, None))
     return cname, uid
+
+
+def _is_text(name: str) -> bool:
+    """JSON can escape halves of characters, which no answer can be encoded with."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)

@@ -15,14 +15,14 @@ from api.store import Store
 from api.tables import App, Secret
 from recorder import metrics
 
-# Built once: each call runs them.
-_DIGESTS = (
-    select(Secret.__table__.c.digest)
+# Built once, and one statement: each call runs it.
+_APP_OWNER = select(App.__table__.c.customer_id).where(App.id == bindparam("app_id"), App.removed_ms.is_(None)).scalar_subquery()
+_KNOWN = (
+    select(Secret.__table__.c.digest, _APP_OWNER.label("app_owner"))
     .where(Secret.role == bindparam("role"), Secret.owner_id == bindparam("owner_id"), valid_at(bindparam("now_ms")))
     .order_by(Secret.created_ms.desc())
     .limit(MOST_SECRETS)
 )
-_APP = select(App.__table__.c.customer_id).where(App.id == bindparam("app_id"), App.removed_ms.is_(None))
 
 
 class Gatekeeper:
@@ -58,17 +58,18 @@ class Gatekeeper:
         name = name if ID.fullmatch(name) else ""  # it is kept: not what a stranger made as long as a header can be
         caller = f"{role}:{name}"
         self._check_lock(caller, address)
+        asked_app = app_id if app_id is not None and ID.fullmatch(app_id) else ""
         async with self._store.read() as session:
-            known = (await session.scalars(_DIGESTS, {"role": role, "owner_id": name, "now_ms": self._now_ms()})).all()
-            owner_id = await session.scalar(_APP, {"app_id": app_id}) if app_id is not None and ID.fullmatch(app_id) else None
-        fits = self._digests.fits(role, name, secret, list(known))
+            given = {"role": role, "owner_id": name, "now_ms": self._now_ms(), "app_id": asked_app}
+            known = (await session.execute(_KNOWN, given)).all()
+        fits = self._digests.fits(role, name, secret, [row.digest for row in known])
         self._check_lock(caller, address)  # others failed while this one waited
         if not fits:
             self._lockout.failed(caller, address)
             metrics.AUTHZ_DENIED.labels("login").inc()
             raise GatewayError(Gate.BAD_CREDENTIALS)
         self._lockout.succeeded(caller, address)
-        return name, owner_id
+        return name, known[0].app_owner
 
     def _check_lock(self, caller: str, address: str) -> None:
         seconds = self._lockout.locked_for(caller, address)

@@ -72,6 +72,7 @@ async def open_plane(
             store=store,
             bus=bus,
             stops=stops,
+            vault=vault,
             changes=changes,
             notices=notices,
             now_ms=now_ms,

@@ -16,6 +16,7 @@ from api.notices import Notices
 from api.stops import Stops
 from api.store import Store
 from api.tables import Recording
+from api.vault import Vault
 from recorder import metrics
 from recorder.protocol import Load
 
@@ -36,6 +37,7 @@ class Recovery:
         store: Store,
         bus: Bus,
         stops: Stops,
+        vault: Vault,
         changes: Changes,
         notices: Notices,
         now_ms: Callable[[], int],
@@ -45,6 +47,7 @@ class Recovery:
         self._store = store
         self._bus = bus
         self._stops = stops
+        self._vault = vault
         self._changes = changes
         self._notices = notices
         self._now_ms = now_ms
@@ -61,9 +64,9 @@ class Recovery:
 
     async def look(self) -> None:
         """One round; a second one changes nothing."""
-        for sid in await self._settle_unclaimed():
+        for sid, load in await self._settle_unclaimed():
             try:
-                taken = await self._bus.offer(sid, Load())
+                taken = await self._bus.offer(sid, load)
             except NoAnswer:
                 taken = False
             log.warning("recording offered again", extra={"sid": sid, "taken": taken})
@@ -93,10 +96,11 @@ class Recovery:
         async with self._store.write() as session:
             await session.execute(update(Recording).where(*abandoned).values(sealed_spec=None))
 
-    async def _settle_unclaimed(self) -> list[str]:
-        """End what nobody claimed in time; returns what is to be offered once more."""
+    async def _settle_unclaimed(self) -> list[tuple[str, Load]]:
+        """End what nobody claimed in time; returns what is to be offered once more, and what it takes of a node."""
         now_ms = self._now_ms()
-        again, given_up = [], []
+        again: list[tuple[str, Load]] = []
+        given_up = []
         async with self._store.write() as session:
             unclaimed = await session.scalars(
                 select(Recording)
@@ -109,8 +113,9 @@ class Recovery:
                     await self._notices.tell_never_begun(session, row, "failed", "crashed")
                     given_up.append(row.sid)
                 elif row.offers < _MOST_OFFERS:
+                    assert row.sealed_spec  # wiped only when finished
                     row.offers += 1
-                    again.append(row.sid)
+                    again.append((row.sid, Load.of(self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid))))
         for sid in given_up:
             log.error("recording failed: no node claimed it", extra={"sid": sid})
             metrics.RECORDINGS_ENDED.labels("failed", "crashed").inc()

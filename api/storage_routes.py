@@ -59,9 +59,9 @@ def _tests(request: Request) -> StorageTests:
 
 
 @storage_router.post("/v1/ext/storage/test", response_model_exclude_none=True)
-async def test_storage(body: StorageRequest, tests: Annotated[StorageTests, Depends(_tests)]) -> StorageTested:
+async def test_storage(body: StorageRequest, who: CallerOf, tests: Annotated[StorageTests, Depends(_tests)]) -> StorageTested:
     """Write a small object where recordings with this storageConfig would go, and remove it."""
-    tested = await tests.test(body.storage_config.to_spec())
+    tested = await tests.test(body.storage_config.to_spec(), who.customer_id)
     return StorageTested(writable=tested.problem is None, problem=tested.problem, verified=tested.verified, removed=tested.removed)
 
 

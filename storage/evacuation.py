@@ -1,5 +1,6 @@
 """Takes a recording from a spool that fails to another one, as far as the failing disk can still be read."""
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ def evacuate(failing: Path, second: Spool, seal: Seal | None = None) -> Recordin
             shutil.copyfile(path, target.partial(path.name))
         except OSError as error:
             log.warning("an open file cannot be taken along", extra={"file": path.name, "error": str(error)})
+    with contextlib.suppress(OSError):  # there is none while somebody is in the channel
+        shutil.copyfile(failing / target.absence.name, target.absence)
     _copy_records(failing / "uploads", target.uploads)
     target.close()
     arriving.rename(second.root / failing.name)

@@ -1,8 +1,8 @@
 """The spool: where media waits on local disk until a store has it.
 
 One folder per recording: `partial/` for files being written, `files/` for committed ones, `journal` for what the writer
-committed, `notes` for what it saw, `uploads` for what the uploading side did. Only the writer process commits; the uploading
-side reads `journal` and removes files. Records are opaque but for `name`, `size` and `sha256`.
+committed, `notes` for what it saw, `absence` while it sees nobody, `uploads` for what the uploading side did. Only the writer process
+commits; the uploading side reads `journal` and removes files. Records are opaque but for `name`, `size` and `sha256`.
 
 With a `Seal` committed files lie encrypted, each from its commit on, and the empty file `sealed` says so to whoever has no key yet.
 Open files are plain: libav goes back in them, and after a crash they are cut. `size` and `sha256` are those of the plain bytes.
@@ -149,6 +149,11 @@ class RecordingSpool:
                     if path.name.endswith(_BESIDE):  # of a crash
                         path.unlink()
         return True
+
+    @property
+    def absence(self) -> Path:
+        """The mark of a worker that nobody is in the channel, for the next one."""
+        return self.folder / "absence"
 
     def left_open(self) -> list[str]:
         """What lies where open files are written; while nobody writes, a crash has left it."""

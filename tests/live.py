@@ -69,11 +69,12 @@ class TestedWorker:
 
     __test__ = False
 
-    def __init__(self, of: Settings, spec: RecordingSpec) -> None:
+    def __init__(self, of: Settings, spec: RecordingSpec, *, epoch: int = 1) -> None:
         self.reports: list[Report] = []
         self.folder = of.spool_dir / spec.sid
         self._settings = of
         self._spec = spec
+        self._epoch = epoch
         self._peer: Peer | None = None
         self._changed = asyncio.Condition()
         self.process: WorkerProcess | None = None
@@ -83,7 +84,7 @@ class TestedWorker:
         server = await asyncio.start_unix_server(self._serve, str(self._settings.agent_socket), limit=LINE_LIMIT_BYTES)
         launcher = Launcher()
         self.folder.mkdir(parents=True, exist_ok=True)
-        launch = Launch(spec_json=self._spec.for_worker().with_secrets(), settings=self._settings, epoch=1, folder=self.folder)
+        launch = Launch(spec_json=self._spec.for_worker().with_secrets(), settings=self._settings, epoch=self._epoch, folder=self.folder)
         self.process = await launcher.start(launch)
         leases = asyncio.create_task(self._lease())
         try:

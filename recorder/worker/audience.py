@@ -8,6 +8,7 @@ from recorder.channels import ChannelError
 from recorder.frames import EncodedFrame, Track
 from recorder.rtp.capture_writer import CaptureWriter
 from recorder.spec import RecordingSpec, Subscription, UidRule
+from recorder.worker.absence import Absence
 from recorder.worker.metering import Metering
 from recorder.worker.pipeline import Input, Joined, Left, Started, Stopped
 from recorder.worker.streams import Streams
@@ -36,6 +37,7 @@ class Audience:
         capture: CaptureWriter | None = None,
         metering: Metering | None = None,
         streams: Streams | None = None,
+        absence: Absence | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`receive` is told whose media is to be received, whenever that changes; `now_ns` is the time of `streams`."""
@@ -51,11 +53,11 @@ class Audience:
         self._admitted = spec.subscription  # with at most as many people as are recorded
         self._people: dict[int, bool] = {}  # uid -> host, in join order
         self._tracks: set[Track] = set()
-        self._empty_since: float | None = time.monotonic()
+        self._absence = absence or Absence()
 
     def idle_seconds(self) -> float:
         """How long nobody who counts has been here: nobody at all, or no host in a live broadcast."""
-        return 0.0 if self._empty_since is None else time.monotonic() - self._empty_since
+        return self._absence.seconds()
 
     @property
     def received(self) -> Subscription:
@@ -148,9 +150,9 @@ class Audience:
     def _note_presence(self) -> None:
         present = any(self._people.values()) if self._spec.live_broadcast else bool(self._people)
         if present:
-            self._empty_since = None
-        elif self._empty_since is None:
-            self._empty_since = time.monotonic()
+            self._absence.end()
+        else:
+            self._absence.begin()
 
 
 def _admits(subscription: Subscription, track: Track) -> bool:

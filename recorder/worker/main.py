@@ -37,6 +37,7 @@ from recorder.protocol import (
 from recorder.rtp.capture_writer import CaptureWriter
 from recorder.rtp.meters import Meters
 from recorder.spec import RecordingSpec
+from recorder.worker.absence import Absence
 from recorder.worker.agent_link import AgentLink, Command, hello
 from recorder.worker.audience import Audience
 from recorder.worker.chronicle import Chronicle
@@ -146,6 +147,7 @@ class _Worker:
             capture=self._capture,
             metering=self._metering,
             streams=self._streams,
+            absence=Absence(spool.absence),
             now_ns=self._now_ns,
         )
         self._connector: Connector = create(self._place(), spec, self._audience)

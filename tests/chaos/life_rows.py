@@ -1,4 +1,4 @@
-"""Rows N24-N26, N29, N30 and N32: what people may do in a channel, and what their devices may fail to do."""
+"""Rows N24-N26, N28-N30, N32 and T5: what people may do in a channel, and what their devices may fail to do."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from recorder.protocol import FileOpened
+from recorder.protocol import Ended, FileOpened
 from recorder.rtp.negotiation import use_addresses
+from recorder.settings import Agent
 from recorder.spec import Canvas, Layout, RecordingSpec, Region
 from recorder.tools import measure
 from recorder.tools.content import Style
@@ -24,7 +25,7 @@ from tests.viewer import Seen, watch
 
 Measured = dict[str, Any]
 
-_SID: Final = "11fe" * 8
+_SID, _OTHER_SID = "11fe" * 8, "22fe" * 8
 _STEADY, _GUEST = 101, 102
 _LEFT, _RIGHT = measure.Rect(0, 0, 320, 180), measure.Rect(320, 0, 320, 180)
 _SYNC_SECONDS: Final = 0.045
@@ -60,25 +61,41 @@ class Room:
         await self.worker.stop()
         assert self.worker.ended is not None
         assert (self.worker.ended.outcome, self.worker.ended.reason) == ("complete", "stopped")
-        slices = self.worker.playlist(f"{_SID}_room.m3u8")
+        return await self.kept(stopped, *people)
+
+    async def kept(self, until: float, *people: tuple[int, measure.Rect]) -> tuple[dict[int, Seen], float]:
+        """What is seen of these people in the files of a recording that went on `until` then, and how long it should be."""
+        slices = self.worker.slices
         whole = self._folder / "whole.ts"
         whole.write_bytes(b"".join((self.worker.folder / "files" / item.name).read_bytes() for item in slices))
         assert measure.decode_errors([whole]) == []
         seen = await asyncio.to_thread(watch, whole, people, live=False)
-        return seen, stopped - slices[0].start_ms / 1000
+        return seen, until - slices[0].start_ms / 1000
 
 
 @contextlib.asynccontextmanager
 async def room(folder: Path, **changes: object) -> AsyncIterator[Room]:
     use_addresses(["127.0.0.1"])
-    places = tuple(Region(uid=uid, x=x, y=0, width=0.5, height=0.5) for uid, x in ((_STEADY, 0), (_GUEST, 0.5)))
-    spec = RecordingSpec(
-        sid=_SID, app_id="app", channel="room", uid=900, mode="mix", canvas=Canvas(width=640, height=360, fps=30, bitrate_kbps=1000)
-    ).model_copy(update={"layout": Layout(number=3, regions=places), "max_idle_seconds": 60, **changes})
     at = settings(folder, slice_seconds=4)
-    async with hub(at) as url, TestedWorker(at, spec).running() as worker:
+    async with hub(at) as url, TestedWorker(at, _spec(**changes)).running() as worker:
         await worker.until(lambda: "ready" in worker.phases())
         yield Room(url, worker, folder)
+
+
+@contextlib.asynccontextmanager
+async def _another(folder: Path, url: str, spec: RecordingSpec, *, epoch: int = 1) -> AsyncIterator[Room]:
+    """One more worker in the channels of that hub, with a spool in `folder`."""
+    at = settings(folder, slice_seconds=4).model_copy(update={"agent": Agent(hub_url=url)})
+    async with TestedWorker(at, spec, epoch=epoch).running() as worker:
+        await worker.until(lambda: "ready" in worker.phases())
+        yield Room(url, worker, folder)
+
+
+def _spec(**changes: object) -> RecordingSpec:
+    places = tuple(Region(uid=uid, x=x, y=0, width=0.5, height=0.5) for uid, x in ((_STEADY, 0), (_GUEST, 0.5)))
+    return RecordingSpec(
+        sid=_SID, app_id="app", channel="room", uid=900, mode="mix", canvas=Canvas(width=640, height=360, fps=30, bitrate_kbps=1000)
+    ).model_copy(update={"layout": Layout(number=3, regions=places), "max_idle_seconds": 60, **changes})
 
 
 async def coming_and_going(folder: Path, measured: Measured, *, seed: int, cycles: int) -> None:
@@ -151,6 +168,71 @@ async def nobody_sends(folder: Path, measured: Measured) -> None:
         left = [path.name for path in at.worker.folder.rglob("*") if path.suffix in (".ts", ".mp4", ".m3u8", ".fragments", ".webm")]
         measured["files"] = left
         assert left == []
+
+
+async def idle_across_workers(folder: Path, measured: Measured, *, idle_seconds: int, deaths: int) -> None:
+    """T5: a recording that nobody is in ends in its time, although its worker is killed again and again meanwhile."""
+    async with room(folder, max_idle_seconds=600) as at:  # for its hub
+        spec, spool, began = _spec(sid=_OTHER_SID, max_idle_seconds=idle_seconds), folder / "b", time.monotonic()
+        for epoch in range(1, deaths + 1):
+            async with _another(spool, at.url, spec, epoch=epoch) as recorder:
+                await asyncio.sleep(max(0.0, began + idle_seconds * epoch / (deaths + 1) - time.monotonic()))
+                assert recorder.worker.ended is None
+        async with _another(spool, at.url, spec, epoch=deaths + 1) as recorder:
+            await recorder.worker.until(lambda: recorder.worker.ended is not None, idle_seconds + 10)
+            measured["idle_seconds"] = round(time.monotonic() - began, 2)
+            assert recorder.worker.ended is not None
+            assert (recorder.worker.ended.outcome, recorder.worker.ended.reason) == ("complete", "idle")
+    assert idle_seconds <= measured["idle_seconds"] <= idle_seconds + 3
+
+
+async def duplicate_identity(folder: Path, measured: Measured, *, seconds: float) -> None:
+    """N28: another recorder comes under the same uid. The one who was there keeps what it has, ends with one error, writes no more."""
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(room(folder))
+        await stack.enter_async_context(publisher(first.url, _STEADY))
+        await first.recording()
+        await asyncio.sleep(seconds)
+        second = await stack.enter_async_context(_another(folder / "b", first.url, _spec(sid=_OTHER_SID)))
+        kicked = time.time()
+        await first.worker.until(lambda: first.worker.ended is not None, 10)
+        assert first.worker.process
+        async with asyncio.timeout(10):
+            await first.worker.process.wait()
+        left, reports = _tree(first.worker.folder), list(first.worker.reports)
+        await second.recording()
+        await asyncio.sleep(seconds)
+        assert _tree(first.worker.folder) == left
+        assert first.worker.reports == reports
+        (last,) = (report.body for report in reports if isinstance(report.body, Ended))
+        assert (last.outcome, last.reason) == ("aborted", "kicked")
+        assert reports[-1].body is last
+        assert list((first.worker.folder / "partial").iterdir()) == []
+        loser, until_kicked = await first.kept(kicked, (_STEADY, _LEFT))
+        winner, expected = await second.watched((_STEADY, _LEFT))
+    measured |= {"kept_seconds": round(loser[_STEADY].length, 3), "until_kicked_seconds": round(until_kicked, 3)}
+    assert abs(loser[_STEADY].length - until_kicked) <= 1
+    assert abs(winner[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
+    assert winner[_STEADY].offset_p95() <= _SYNC_SECONDS
+
+
+def _tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file below, with its size and when it was written last."""
+    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+async def duplicate_before_media(folder: Path, measured: Measured) -> None:
+    """N28: who loses its place before anybody was to be recorded leaves no file."""
+    async with room(folder) as first, _another(folder / "b", first.url, _spec(sid=_OTHER_SID)) as second:
+        await first.worker.until(lambda: first.worker.ended is not None, 10)
+        assert first.worker.ended is not None
+        assert (first.worker.ended.outcome, first.worker.ended.reason) == ("aborted", "kicked")
+        assert first.worker.slices == []
+        written = [path.name for part in ("files", "partial") for path in (first.worker.folder / part).iterdir()]
+        measured["files"] = written
+        assert written == []
+        await asyncio.sleep(1)
+        assert second.worker.ended is None
 
 
 class _WithoutKeyframes(Publisher):

@@ -30,6 +30,22 @@ async def test_nobody_sends(tmp_path: Path, measured: Measured) -> None:
     await rows.nobody_sends(tmp_path, measured)
 
 
+@pytest.mark.row("N28")
+async def test_duplicate_identity(tmp_path: Path, measured: Measured) -> None:
+    await rows.duplicate_identity(tmp_path, measured, seconds=10)
+
+
+@pytest.mark.row("N28")
+async def test_duplicate_before_media(tmp_path: Path, measured: Measured) -> None:
+    await rows.duplicate_before_media(tmp_path, measured)
+
+
+@pytest.mark.row("T5")
+@pytest.mark.parametrize("deaths", [1, 4])
+async def test_idle_across_workers(tmp_path: Path, measured: Measured, deaths: int) -> None:
+    await rows.idle_across_workers(tmp_path, measured, idle_seconds=30, deaths=deaths)
+
+
 @pytest.mark.row("N29")
 async def test_no_keyframe(tmp_path: Path, measured: Measured) -> None:
     await rows.no_keyframe(tmp_path, measured, seconds=30)

@@ -48,6 +48,22 @@ async def test_a_prefix_that_leads_elsewhere_is_refused(world: World, segment: s
     assert "clientRequest.storageConfig.fileNamePrefix" in answer.json()["reason"]
 
 
+@pytest.mark.parametrize("half", [r"\ud800", r"room\udfff", r"\udc00\ud800"])
+@pytest.mark.parametrize("field", ["cname", "uid"])
+async def test_halves_of_characters_are_refused_like_other_names(world: World, agent: FakeAgent, field: str, half: str) -> None:
+    task = await world.caller.started()
+    good = {"cname": world.caller.cname, "uid": world.caller.uid}
+    body = f'{{"{field}": "{half}", {", ".join(f"{json.dumps(name)}: {json.dumps(good[name])}" for name in good if name != field)}'
+    for path in (f"{world.caller.base}/acquire", f"{task.path}/stop", f"{task.path}/update", f"{task.path}/updateLayout"):
+        answer = await world.caller.http.post(
+            path, content=f'{body}, "clientRequest": {{}}}}', headers={"Content-Type": "application/json"}
+        )
+        of_channel = field == "cname" and path.endswith("/acquire")
+        assert (answer.status_code, answer.json()["code"]) == (400, 401 if of_channel else 2)
+        assert ("invalid_channel_name" if of_channel else field) in answer.json()["reason"]
+        assert field not in answer.json()  # it cannot be repeated
+
+
 @pytest.mark.parametrize("bad", ["../../etc/passwd", "..%2f..%2fx", "%00", "a b", "é" * 40, "x" * 5000, "'; DROP TABLE recordings;--"])
 async def test_ids_that_are_none_are_unknown(world: World, bad: str) -> None:
     inside = f"{world.caller.base}/resourceid/{quote(bad, safe='%')}"

@@ -47,6 +47,19 @@ async def test_nodes_are_told_how_much_a_recording_takes(world: World, agent: Fa
     assert offer.load == Load(canvas=Canvas(width=1280, height=720, fps=30, bitrate_kbps=1800), mp4=True)
 
 
+async def test_what_is_offered_again_takes_what_it_took(world: World) -> None:
+    canvas = {"width": 1920, "height": 1080, "fps": 30, "bitrate": 3000}
+    async with world.agent(claims=False) as agent:
+        await world.caller.started(recordingConfig={"transcodingConfig": canvas}, recordingFileConfig={"avFileType": ["hls", "mp4"]})
+        await replace(world.caller, uid="7").started("individual")
+        world.clock.ahead_ms = MINUTE_MS // 2
+        await world.plane.recovery.look()
+        offers = [message for message in agent.received if isinstance(message, Offer)]
+    first, again = ({offer.sid: offer.load for offer in some} for some in (offers[:2], offers[2:]))
+    assert again == first
+    assert Load(canvas=Canvas(width=1920, height=1080, fps=30, bitrate_kbps=3000), mp4=True) in again.values()
+
+
 async def test_the_same_recorder_twice_is_a_conflict(world: World, agent: FakeAgent) -> None:
     await running(world, agent)
     answer = await world.caller.start(await world.caller.resource())

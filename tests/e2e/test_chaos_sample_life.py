@@ -1,4 +1,4 @@
-"""A short case of each row about people in a channel (N24–N26, N29, N30, N32); `make chaos` runs all of them."""
+"""A short case of each row about people in a channel (N24–N26, N28–N30, N32, T5); `make chaos` runs all of them."""
 
 from pathlib import Path
 
@@ -15,6 +15,18 @@ async def test_n25_nobody_left(tmp_path: Path) -> None:
 
 async def test_n26_nobody_sends(tmp_path: Path) -> None:
     await rows.nobody_sends(tmp_path, {})
+
+
+async def test_n28_duplicate_identity(tmp_path: Path) -> None:
+    await rows.duplicate_identity(tmp_path, {}, seconds=4)
+
+
+async def test_n28_duplicate_before_media(tmp_path: Path) -> None:
+    await rows.duplicate_before_media(tmp_path, {})
+
+
+async def test_t5_idle_across_workers(tmp_path: Path) -> None:
+    await rows.idle_across_workers(tmp_path, {}, idle_seconds=8, deaths=1)
 
 
 async def test_n29_no_keyframe(tmp_path: Path) -> None:
