@@ -194,6 +194,8 @@ class _Server:
                     await asyncio.sleep(1)
             case "text":
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOk")
+            case "204":
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
             case _:
                 more = f"{argument}\r\n" if argument else ""
                 writer.write(f"HTTP/1.1 {kind} As told\r\n{more}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode())

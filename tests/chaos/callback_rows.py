@@ -17,6 +17,7 @@ from sqlalchemy import insert, select, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from api.accounts import Accounts, open_deployment, unix_ms
+from api.hosts import Hosts
 from api.store import Store
 from api.tables import Endpoint, Notice
 from cli.demo.processes import free_ports, spawned
@@ -203,7 +204,7 @@ async def misbehaving(folder: Path, measured: Measured, likes: Sequence[str], *,
         await it.until_none_waits([*bad, healthy], 120)
 
         for number, (app, like) in enumerate(bad.items()):
-            assert await everything_came(it, there, app, f"/{number}") == 0
+            assert (like, await everything_came(it, there, app, f"/{number}")) == (like, 0)
             tried = await there.received(f"/{number}")
             assert Counter(one.answered for one in tried) == {like: times, "200": len(WHOLE)}, like
             assert [one.notice["eventType"] for one in await there.accepted(f"/{number}")] == WHOLE
@@ -255,15 +256,15 @@ async def down(folder: Path, measured: Measured, *, seconds: float) -> None:
 async def down_for_days(folder: Path, measured: Measured, like: str) -> None:
     """H3: three days of refusals to a receiver that is there, on a clock of the test's; then a dead letter, and its replay."""
     clock = Clock(unix_ms())
-    async with receiver() as there, office(folder, now_ms=clock) as post:
+    async with receiver() as there, office(folder, now_ms=clock, hosts=Hosts(now=clock.seconds)) as post:
         await there.behave("/hook", then=like)
         app = await post.app(there.url("/hook"))
         (said,) = await post.say(app, await post.recording(app), 40)
         began_ms = clock()
         while await post.count("waiting"):
             await post.round()
-            waiting = await post.notices(state="waiting")
-            clock.now_ms = max(clock.now_ms, *(notice.next_ms for notice in waiting)) if waiting else clock.now_ms
+            for notice in await post.notices(state="waiting"):
+                clock.now_ms = max(clock.now_ms + 1000, notice.next_ms)  # a host that does not answer may be left alone
         measured["attempts"], measured["days"] = len(await there.received()), round((clock() - began_ms) / 86_400_000, 2)
         assert measured["attempts"] == 12
         assert 2.9 < measured["days"] < 3.4
@@ -324,7 +325,7 @@ async def one_that_fails(folder: Path, measured: Measured) -> None:
     """H5: a notice that its receiver refuses holds the later ones for a minute; each keeps its number."""
     it = plane(folder)
     async with receiver() as there, it.running():
-        await there.behave("/hook", then='refuse "sequence":1,')
+        await there.behave("/hook", then='refuse "sequence":1}')
         app = await it.app(there.url("/hook"))
         sid = await it.record(app)
         async with asyncio.timeout(100):
@@ -445,7 +446,8 @@ async def flood(folder: Path, measured: Measured, *, queued: int) -> None:
         ]
         async with it.store.write() as session:
             await session.execute(insert(Notice), rows)
-        began, took = asyncio.get_running_loop().time(), []
+        began = asyncio.get_running_loop().time()
+        took: list[float] = []
         while await it.notices(busy, "waiting") and len(took) < 20:
             await it.record(other)
             await it.until_none_waits([other])
