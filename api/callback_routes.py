@@ -79,7 +79,8 @@ async def dead_callbacks(
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> callbacks.DeadLetters:
     """Notices that were given up, the newest first."""
-    letters = await doing.dead_letters(appid, limit=limit + 1, after=after)
+    with _explained():
+        letters = await doing.dead_letters(appid, limit=limit + 1, after=after)
     shown = letters[:limit]
     more = shown[-1].notice_id if len(letters) > limit else None
     return callbacks.DeadLetters(notices=[callbacks.dead_letter(letter) for letter in shown], next=more)

@@ -91,7 +91,7 @@ class Delivery:
         self._results: list[_Result] = []
         self._released: list[Claim] = []  # not tried after all
         self._under_way = 0
-        self._resting: dict[str, int] = {}  # app id → until when its receiver wants to be left alone
+        self._resting: dict[tuple[str, str], int] = {}  # app id and URL → until when that receiver wants to be left alone
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -134,6 +134,7 @@ class Delivery:
     async def tidy(self) -> None:
         """Let go of what is old and of what has no receiver any more, and count the rest."""
         now_ms = self._now_ms()
+        self._resting = {where: until_ms for where, until_ms in self._resting.items() if until_ms > now_ms}
         active = exists().where(Endpoint.app_id == Notice.app_id, Endpoint.enabled, Endpoint.gone_ms.is_(None))
         async with self._store.read() as session:
             counts = await session.execute(select(Notice.state, func.count()).where(Notice.state != "sent").group_by(Notice.state))
@@ -164,9 +165,8 @@ class Delivery:
         runs: list[_Run] = []
         taken: Counter[str] = Counter()
         for endpoint in endpoints:
-            if self._resting.get(endpoint.app_id, 0) > now_ms:
+            if self._resting.get((endpoint.app_id, endpoint.url), 0) > now_ms:
                 continue
-            self._resting.pop(endpoint.app_id, None)
             host = _host(endpoint.url)
             room = min(self._hosts.room(host) - taken[host], _MOST_AT_ONCE - self._under_way - len(runs))
             destination = self._destination(endpoint, now_ms) if room > 0 else None
@@ -211,7 +211,7 @@ class Delivery:
         except Exception:  # one receiver, whatever it does, is no reason to stop delivering to the others
             log.exception("an attempt to deliver a notice broke", extra={"app": claim.app_id, "notice": claim.letter.notice_id})
         if outcome.rest_until_ms > started_ms:
-            self._resting[claim.app_id] = outcome.rest_until_ms
+            self._resting[claim.app_id, claim.destination.url] = outcome.rest_until_ms
         self._results.append(_Result(claim, outcome, started_ms, self._now_ms()))
         self._outbox.filled.set()
         return outcome
@@ -224,12 +224,17 @@ class Delivery:
             .where(Notice.notice_id == claim.letter.notice_id, Notice.state == WAITING, Notice.lease_ms == claim.lease_ms)
             .execution_options(synchronize_session=False)
         )
+        url = await session.scalar(select(Endpoint.url).where(Endpoint.app_id == claim.app_id))
+        if url not in (None, claim.destination.url):  # it has moved meanwhile; what its former place said does not count there
+            await session.execute(still_ours.values(**tried, next_ms=ended_ms))
+            return
         again_ms = retries.next_ms(self._schedule, claim.failures + 1, ended_ms, self._random.random)
         gone = outcome.failure == str(GONE)
         if again_ms is None or gone:
-            await session.execute(still_ours.values(**tried, state="dead", done_ms=ended_ms))
-            metrics.DEAD_LETTERS.inc()
-            log.error("notice given up", extra={"app": claim.app_id, "sid": claim.letter.sid, "failure": outcome.failure})
+            dead = still_ours.values(**tried, state="dead", done_ms=ended_ms).returning(Notice.notice_id)
+            if (await session.execute(dead)).first():
+                metrics.DEAD_LETTERS.inc()
+                log.error("notice given up", extra={"app": claim.app_id, "sid": claim.letter.sid, "failure": outcome.failure})
             if gone:
                 await _disable(session, claim, ended_ms)
             return

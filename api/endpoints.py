@@ -191,11 +191,17 @@ class Endpoints:
         return Signing(secret, endpoint.old_until_ms)
 
     async def dead_letters(self, app_id: str, *, limit: int = _DEAD_PAGE, after: str | None = None) -> list[DeadLetter]:
-        """The newest first. `after`: the noticeId of the last one before."""
+        """The newest first. `after`: the noticeId of the last one before.
+
+        Raises:
+            AccountError: `after` is no dead letter of this app, or not any more.
+        """
         wanted = select(Notice).where(Notice.app_id == app_id, Notice.state == "dead")
         async with self._store.read() as session:
-            last = await session.get(Notice, after) if after is not None else None
-            if last is not None:
+            if after is not None:
+                last = await session.scalar(wanted.where(Notice.notice_id == after))
+                if last is None:
+                    raise AccountError("after: is no dead letter of this app")
                 wanted = wanted.where(
                     or_(Notice.done_ms < last.done_ms, and_(Notice.done_ms == last.done_ms, Notice.notice_id > last.notice_id))
                 )

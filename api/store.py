@@ -68,7 +68,7 @@ async def open_store(database_url: str) -> AsyncIterator[Store]:
     """
     try:
         url = make_url(database_url)
-        engine = _sqlite(url) if url.get_backend_name() == "sqlite" else create_async_engine(url, pool_pre_ping=True)
+        engine = _sqlite(url) if url.get_backend_name() == "sqlite" else create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
     except (ArgumentError, ImportError) as error:
         raise ConfigError("api.database_url is not one that SQLAlchemy can open asynchronously") from error
     try:
@@ -88,7 +88,7 @@ def _sqlite(url: URL) -> AsyncEngine:
         path = Path(url.database)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)  # SQLite gives its other files the same mode
-    engine = create_async_engine(url, connect_args={"async_creator_fn": sqlite.connect}, **pool)
+    engine = create_async_engine(url, connect_args={"async_creator_fn": sqlite.connect}, hide_parameters=True, **pool)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

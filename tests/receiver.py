@@ -8,6 +8,7 @@ Each line of its input is a command in JSON, each line of its output an answer. 
     {"do": "down"}                  close the listener and all connections
     {"do": "behave", "path": "/a", "like": ["500", "hang"], "then": "200"}
                                     how the next requests to the path are answered, and all after them
+                                    `wait 2`: 200, after so many seconds; `refuse TEXT`: 500 when the body has that text, else 200
     {"do": "received"}              what came: path, headers (lower case), body, Unix time of its arrival, how it was answered
 """
 
@@ -76,7 +77,7 @@ class Receiver:
 
     async def accepted(self, path: str | None = None) -> list[Received]:
         """What was answered with 200."""
-        return [one for one in await self.received(path) if one.answered in ("200", "text", "endless")]
+        return [one for one in await self.received(path) if one.answered.partition(" ")[0] in ("200", "text", "endless", "wait")]
 
     async def _ask(self, **command: object) -> Any:
         async with self._turn:
@@ -155,12 +156,17 @@ class _Server:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         body = await reader.readexactly(min(int(headers.get("content-length", "0")), LARGEST))
         like = self.next[path].pop(0) if self.next[path] else self.last[path]
+        if like.startswith("refuse "):
+            like = "500" if like.removeprefix("refuse ").encode() in body else "200"
         came = {"path": path, "headers": headers | {":method": method}, "body": body.decode("latin-1"), "at": time.time()}
         self.received.append(came | {"answered": like, "peer": writer.get_extra_info("peername")[1]})
         kind, _, argument = like.partition(" ")
         match kind:
             case "hang":
                 await asyncio.sleep(3600)
+            case "wait":
+                await asyncio.sleep(float(argument))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
             case "reset":
                 raw: socket.socket = writer.get_extra_info("socket")
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -188,6 +194,8 @@ class _Server:
                     await asyncio.sleep(1)
             case "text":
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOk")
+            case "204":
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
             case _:
                 more = f"{argument}\r\n" if argument else ""
                 writer.write(f"HTTP/1.1 {kind} As told\r\n{more}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}".encode())

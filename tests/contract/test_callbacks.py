@@ -147,7 +147,9 @@ async def test_a_letter_of_another_app_is_neither_shown_nor_replayed(own: World)
     await put(own.caller, url="http://127.0.0.1:9999/", enabled=False)
     (letter,) = (await own.caller.http.get(path(own.caller, "/dead"))).json()["notices"]
     assert (await stranger.http.get(path(stranger, "/dead"))).json() == {"notices": []}
-    assert (await stranger.http.get(path(stranger, "/dead"), params={"after": letter["noticeId"]})).json() == {"notices": []}
+    for after in (letter["noticeId"], "0" * 32):  # another's, and nobody's
+        refused = await stranger.http.get(path(stranger, "/dead"), params={"after": after})
+        assert (refused.status_code, "after: " in refused.json()["reason"]) == (400, True)
     answer = await stranger.http.post(path(stranger, "/replay"), json={"noticeIds": [letter["noticeId"]]})
     assert answer.json() == {"replayed": 0}
 

@@ -128,6 +128,14 @@ async def gone(pids: list[int], seconds: float) -> None:
             await asyncio.sleep(0.05)
 
 
+async def committed_more(serve: Serve, known: dict[str, int], *, epoch: int = 1) -> None:
+    """Until each recording has more slices than that, of this epoch or a later one; how long that takes depends on the machine."""
+    query = "SELECT COUNT(*) FROM slices WHERE sid = ? AND epoch >= ?"
+    async with asyncio.timeout(40):
+        while any(serve.rows(query, sid, epoch)[0][0] <= count for sid, count in known.items()):
+            await asyncio.sleep(0.1)
+
+
 async def answering(recording: RunningRecording) -> int:
     """The status, as soon as the control plane is there."""
     async with asyncio.timeout(20):
@@ -146,12 +154,13 @@ async def test_recordings_outlive_api_then_agent_then_everything_at_once(tmp_pat
             async with publisher(serve.hub, 101, app=serve.credentials.app_id):
                 mix = await client.start("room", 901, "mix", requests.mix(folder_storage("bucket"), mp4=False))
                 alone = await client.start("room", 902, "individual", requests.individual(folder_storage("bucket")))
-                await asyncio.sleep(3)
+                await committed_more(serve, {mix.sid: 0, alone.sid: 0})
                 os.kill(serve.part("api"), signal.SIGKILL)
                 await asyncio.sleep(0.5)
                 assert [await answering(one) for one in (mix, alone)] == [5, 5]
+                known = {one.sid: len(serve.slices(one.sid)) for one in (mix, alone)}
                 os.kill(serve.part("agent"), signal.SIGKILL)
-                await asyncio.sleep(3)
+                await committed_more(serve, known)  # which only an agent that adopted them can tell
                 assert [await answering(one) for one in (mix, alone)] == [5, 5]
                 assert not serve.rows("SELECT sid FROM recordings WHERE workers_lost > 0")  # both were adopted
                 doomed = [*family(serve.pid), *(serve.worker(one.sid) for one in (mix, alone))]
@@ -163,7 +172,7 @@ async def test_recordings_outlive_api_then_agent_then_everything_at_once(tmp_pat
                 await gone(doomed, 5)
         async with serve.running(), publisher(serve.hub, 101, app=serve.credentials.app_id):
             assert [await answering(one) for one in (mix, alone)] != [20, 20]
-            await asyncio.sleep(5)
+            await committed_more(serve, {mix.sid: 0, alone.sid: 0}, epoch=2)
             for one in (mix, alone):
                 answer = await one.stop()
                 assert answer["uploadingStatus"] == "uploaded"

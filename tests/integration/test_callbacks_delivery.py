@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, insert
 
+from api.accounts import AccountError
 from api.delivery import KEEP_DEAD_MS, KEEP_SENT_MS, LEASE_MS, Delivery
 from api.endpoints import Signers
 from api.hosts import MOST_AT_ONCE, OPEN_SECONDS, Hosts
@@ -371,6 +372,55 @@ async def test_what_waits_is_sent_to_a_new_url_at_once(post: Office, clock: Cloc
     await post.round()
     assert await post.count("sent") == 1
     assert sender.sent[-1][2].url == "https://1.1.1.1/hook"
+
+
+@pytest.mark.parametrize("outcome", [BROKEN, Outcome("410", answered=True), Outcome("429", answered=True, rest_until_ms=1 << 50)])
+async def test_a_failure_at_a_former_url_holds_up_nothing_at_the_new_one(
+    post: Office, clock: Clock, sender: FakeSender, outcome: Outcome
+) -> None:
+    """The endpoint moves while an attempt at its former place is under way."""
+    app = await post.app(URL)
+    sid = await post.recording(app)
+    (first,) = await post.say(app, sid, 40)
+    sender.answers = lambda _letter: BROKEN
+    await pass_time(post, clock, 400)  # the next attempt is far away
+    clock.now_ms += 2_000_000
+    sender.answers, sender.gate = lambda _letter: outcome, asyncio.Event()
+    before = len(sender.sent)
+    async with asyncio.TaskGroup() as group:
+        await post.delivery.look(group)
+        await asyncio.sleep(0)
+        assert len(sender.sent) == before + 1
+        await post.endpoints.set(app, url="https://1.1.1.1/hook")
+        sender.gate.set()
+    sender.answers, sender.gate = lambda _letter: OK, None
+    (second,) = await post.say(app, sid, 41)
+    before = len(sender.sent)
+    for _ in range(3):
+        await post.round()
+    assert [(letter.notice_id, where.url) for _, letter, where in sender.sent[before:]] == [
+        (first, "https://1.1.1.1/hook"),
+        (second, "https://1.1.1.1/hook"),
+    ]
+    assert (await post.endpoints.show(app)).gone_ms is None
+
+
+async def test_the_page_of_dead_letters_after_one_that_is_none(post: Office, sender: FakeSender) -> None:
+    sender.answers = lambda _letter: Outcome("410", answered=True)
+    app, other = await post.app(URL), await post.app(URL)
+    said = await post.say(app, await post.recording(app), 40, 43)
+    (foreign,) = await post.say(other, await post.recording(other), 40)
+    await post.round()
+    first, second = await post.endpoints.dead_letters(app)
+    assert [first, second] == await post.endpoints.dead_letters(app, limit=1) + await post.endpoints.dead_letters(
+        app, after=first.notice_id
+    )
+    await post.endpoints.set(app, url=URL)
+    assert await post.endpoints.replay(app, [first.notice_id]) == 1
+    for after in (first.notice_id, foreign, "nobody's"):
+        with pytest.raises(AccountError, match="after: "):
+            await post.endpoints.dead_letters(app, after=after)
+    assert {first.notice_id, second.notice_id} == set(said)
 
 
 async def test_both_secrets_sign_for_a_day_and_take_turns(post: Office, clock: Clock, sender: FakeSender) -> None:

@@ -10,6 +10,7 @@ import alembic.migration
 import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 import api.store
@@ -113,3 +114,12 @@ async def test_a_locked_database_is_a_bounded_wait_and_then_503(tmp_path: Path, 
             assert "retry-after" in answer.headers
             other.execute("ROLLBACK")
         assert (await world.caller.start(resource)).status_code == 200
+
+
+async def test_errors_of_the_database_quote_no_values(tmp_path: Path) -> None:
+    """They are logged, and values are customers' URLs and payloads."""
+    async with open_store(url(tmp_path / "r.db")) as store:
+        with pytest.raises(OperationalError) as caught:
+            async with store.read() as session:
+                await session.execute(text("SELECT :value FROM nowhere"), {"value": "canary"})
+    assert "canary" not in str(caught.value)
