@@ -23,7 +23,7 @@ from recorder.rtp import depacketisers
 from recorder.rtp.following import CONNECT_SECONDS, Follower, Signalling, Wanted
 from recorder.rtp.negotiation import VIDEO_ORIENTATION, Media, offer_codecs, offer_extension, use_addresses
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import SOUND_ALONE_TICK_SECONDS, VOICE_TICK_SECONDS
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, SOUND_ALONE_TICK_SECONDS
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class HubConnector:
         self._place = place
         self._spec = spec
         self._listener = listener
-        self._voice_tick_seconds = VOICE_TICK_SECONDS if spec.video else SOUND_ALONE_TICK_SECONDS
+        self._tick_seconds = RECORDING_TICK_SECONDS if spec.video else SOUND_ALONE_TICK_SECONDS
         self._wanted = Subscription()
         self._people: dict[int, messages.Participant] = {}
         self._followers: dict[int, Follower] = {}
@@ -234,7 +234,7 @@ class HubConnector:
                 kinds.add("video")
             follower = self._followers.get(uid)
             if follower is None and kinds:
-                follower = self._followers[uid] = Follower(uid, self.whep(uid), voice_tick_seconds=self._voice_tick_seconds)
+                follower = self._followers[uid] = Follower(uid, self.whep(uid), tick_seconds=self._tick_seconds)
                 follower.task = self._group.create_task(follower.run())
             if follower:
                 low = self._spec.low_stream and participant.video_low and "video" in kinds

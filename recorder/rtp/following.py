@@ -14,7 +14,7 @@ from recorder.frames import Kind
 from recorder.media.timeline import SenderClock
 from recorder.rtp.negotiation import Media
 from recorder.rtp.receiver import SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, VOICE_TICK_SECONDS, MediaTap
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, MediaTap
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,11 @@ class Session:
 class Follower:
     """Keeps one session to one participant, and replaces it when it dies, falls silent, or another set of tracks is wanted."""
 
-    def __init__(self, uid: int, signalling: Signalling, *, voice_tick_seconds: float = VOICE_TICK_SECONDS) -> None:
-        """`voice_tick_seconds`: how often packets are read while sound alone is wanted."""
+    def __init__(self, uid: int, signalling: Signalling, *, tick_seconds: float = RECORDING_TICK_SECONDS) -> None:
+        """`tick_seconds`: how often packets are read."""
         self._uid = uid
         self._signalling = signalling
-        self._voice_tick_seconds = voice_tick_seconds
+        self._tick_seconds = tick_seconds
         self._wanted = Wanted()
         self._sent: frozenset[Kind] = frozenset()  # tracks of which packets should come
         self._changed = asyncio.Event()
@@ -167,7 +167,7 @@ class Follower:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         for kind in sorted(wanted.kinds, reverse=True):
             pc.addTransceiver(kind, direction="recvonly")
-        tap = MediaTap(pc, tick_seconds=RECORDING_TICK_SECONDS if "video" in wanted.kinds else self._voice_tick_seconds)
+        tap = MediaTap(pc, tick_seconds=self._tick_seconds)
         name = ""
         try:
             await pc.setLocalDescription(await pc.createOffer())

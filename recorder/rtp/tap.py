@@ -32,10 +32,10 @@ from recorder.rtp.srtp import Places, Unprotector
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01  # for who passes packets on
-VOICE_TICK_SECONDS = 0.1  # for who keeps sound alone: default latency minus default patience …
-SOUND_ALONE_TICK_SECONDS = 0.2  # … and in a recording without pictures, which is made a tenth of a second later for that
-RECORDING_TICK_SECONDS = 0.06  # for who keeps pictures, too: waking up costs as much as twenty packets …
-WAITING_TICK_SECONDS = 0.03  # … but while one is missing it shall soon be asked for
+RECORDING_TICK_SECONDS = 0.1  # for who keeps them: default latency minus default patience; waking up costs as much as twenty packets …
+SOUND_ALONE_TICK_SECONDS = 0.2  # … in a recording without pictures, which is made a tenth of a second later for that …
+WAITING_TICK_SECONDS = 0.03  # … but while a packet is missing it shall soon be asked for, and as soon after a tick at which …
+_WAITING_DATAGRAMS = 32  # … more than so many came from one socket: they fill a third of Linux's default buffer
 _RECEIVE_BUFFER_BYTES = 2 << 20  # for what comes between two ticks, and while the event loop is busy; net.core.rmem_max limits it
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
@@ -174,21 +174,24 @@ class MediaTap:
             if number in self._sockets:  # what the one before received may have ended the connection
                 self.drain_socket(number)
 
-    def drain_socket(self, number: int) -> None:
-        """Read what has arrived at one socket, up to a bound; `number` is its file descriptor."""
+    def drain_socket(self, number: int) -> int:
+        """Read what has arrived at one socket, up to a bound; `number` is its file descriptor. Returns how many datagrams that was."""
         assert self._ticker
         source = self._sockets[number]
         batch = self._ticker.batch
+        total = 0
         for _ in range(_DRAIN_LIMIT // COUNT):
             try:
                 count = batch.read(source.sock)
             except OSError:  # ICMP unreachable of an earlier send, or the socket was closed meanwhile
                 if source.sock.fileno() < 0:
                     self._stop()
-                return
+                break
+            total += count
             self._sort(batch, count, source)
             if count < COUNT:
-                return
+                break
+        return total
 
     def _sort(self, batch: Datagrams, count: int, source: _Socket) -> None:
         """RTP, RTCP, and what is neither (RFC 7983)."""
@@ -352,6 +355,7 @@ class _Ticker:
         self.batch = datagrams.create()
         self.places = Places(self.batch.block, SIZE)
         self._timer: asyncio.TimerHandle | None = None
+        self._ticked = loop.time()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "_Ticker":
@@ -382,20 +386,22 @@ class _Ticker:
 
     def _tick(self) -> None:
         self._timer = None
+        now, before = self._loop.time(), self._ticked
+        self._ticked, fullest = now, 1
         for number, _ in self._poll.poll(0):
             tap = self._owners.get(number)
             if tap is None:
                 continue  # closed by what another one has just received
             try:
-                tap.drain_socket(number)
+                fullest = max(fullest, tap.drain_socket(number))
             except Exception:  # a packet that breaks one session must not starve the others
                 log.exception("a packet could not be handled")
-        now = time.monotonic_ns()
-        wait = SOUND_ALONE_TICK_SECONDS
+        now_ns = time.monotonic_ns()
+        wait = max(WAITING_TICK_SECONDS, min(SOUND_ALONE_TICK_SECONDS, (now - before) * _WAITING_DATAGRAMS / fullest))
         for tap in tuple(self._taps):
             wait = min(wait, tap.tick_seconds)
             try:
-                if tap.on_tick and tap.on_tick(now):
+                if tap.on_tick and tap.on_tick(now_ns):
                     wait = min(wait, WAITING_TICK_SECONDS)
             except Exception:  # the same
                 log.exception("a session's timers failed")

@@ -9,7 +9,7 @@ import pytest
 from recorder.frames import EncodedFrame, Track
 from recorder.media.encode import FRAME_SAMPLES, RATE
 from recorder.protocol import FileOpened, SliceCommitted
-from recorder.rtp.tap import SOUND_ALONE_TICK_SECONDS, VOICE_TICK_SECONDS
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, SOUND_ALONE_TICK_SECONDS
 from recorder.settings import Recording
 from recorder.spec import Canvas, Layout, RecordingSpec
 from recorder.tools import measure
@@ -159,7 +159,7 @@ def test_media_that_starts_minutes_after_joining_starts_the_files(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("video", "complete_ns", "tick_seconds"),
-    [(True, 0, VOICE_TICK_SECONDS), (False, SOUND_BLOCKS * FRAME_SAMPLES * SECOND // RATE, SOUND_ALONE_TICK_SECONDS)],
+    [(True, 0, RECORDING_TICK_SECONDS), (False, SOUND_BLOCKS * FRAME_SAMPLES * SECOND // RATE, SOUND_ALONE_TICK_SECONDS)],
 )
 def test_a_packet_that_was_waited_for_as_long_as_any_is_in_the_mix(
     tmp_path: Path, video: bool, complete_ns: int, tick_seconds: float

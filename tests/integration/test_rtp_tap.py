@@ -5,13 +5,14 @@ import gc
 import struct
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 
 from recorder.rtp import packet as rtp
 from recorder.rtp.negotiation import offer_codecs, use_addresses
-from recorder.rtp.tap import MediaTap
+from recorder.rtp.tap import WAITING_TICK_SECONDS, MediaTap
 
 
 def _connection() -> RTCPeerConnection:
@@ -73,6 +74,28 @@ async def test_every_packet_arrives_in_both_directions() -> None:
         pair.subscriber.send_rtcp(rtp.picture_loss_indication(1, ssrc))
         await _until(lambda: pair.feedback == [rtp.picture_loss_indication(1, ssrc)])
         assert pair.subscriber.packets_rejected == pair.sender.packets_unsent == 0
+
+
+@pytest.mark.parametrize(("count", "wait_seconds"), [(0, 0.1), (32, 0.1), (40, 0.08), (64, 0.05), (200, WAITING_TICK_SECONDS)])
+async def test_a_socket_that_fills_is_read_sooner(count: int, wait_seconds: float) -> None:
+    async with _Pair() as pair:
+        ticker = pair.subscriber._ticker
+        assert ticker
+        assert ticker._timer
+        ticker._timer.cancel()
+        ticker._tick()  # nothing of the handshake waits any more
+        assert ticker._timer
+        ticker._timer.cancel()
+        for tap in (pair.subscriber, pair.sender):
+            tap.tick_seconds = 0.1
+        for number in range(count):
+            pair.sender.send_rtp(_packet(number, pair.sender.media()[0].ssrc, 100))
+        waits = list[float]()
+        loop, ticker._loop = ticker._loop, Mock(time=lambda: ticker._ticked + 0.1, call_later=lambda wait, call: waits.append(wait))
+        ticker._tick()
+        assert len(pair.rtp) == count
+        assert waits == [pytest.approx(wait_seconds)]
+        ticker._loop = loop
 
 
 async def test_what_was_negotiated_is_told() -> None:
