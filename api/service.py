@@ -387,9 +387,8 @@ class Service:
                 spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
                 assert spec.storage
                 proposed = await moves(session, spec.storage) and row.node is not None
-                if proposed:
-                    changed = {"next_storage": storage}
-                else:
+                changed: dict[str, Storage | None] = {"next_storage": storage}
+                if not proposed:
                     changed = {"storage": storage, "next_storage": None}
                     row.prefix = storage.folder
                 row.sealed_spec = self._vault.seal(spec.model_copy(update=changed))

@@ -20,7 +20,9 @@ Judged = SearchStrategy[tuple[Any, Wrong]]
 UIDS: Final = st.sampled_from(["1", "7", "4294967295"]) | st.integers(1, 2**32 - 1).map(str)
 _NO_UID: Final = st.sampled_from(["0", "01", "-1", "4294967296", "1.0", " 1", "x", 7, None, True])
 _NO_TEXT: Final[list[Any]] = [7, True, [], {}]
-_IMAGES: Final = st.sampled_from(["http://example.com/a.jpg", "HTTPS://example.com:8443/\u00fc.bmp?x=1", "https://example.com/" + "a" * 2028])
+_IMAGES: Final = st.sampled_from(
+    ["http://example.com/a.jpg", "HTTPS://example.com:8443/\u00fc.bmp?x=1", "https://example.com/" + "a" * 2028]
+)
 _NO_IMAGE: Final = ["ftp://example.com/a", "/a.jpg", "http://", "http://a@b/", "http://a b/", "https://example.com/" + "a" * 2029, 7, None]
 _FRACTIONS: Final = st.sampled_from([0, 0.0, 0.000001, 0.5])
 _NO_FRACTION: Final = [-0.000001, 1.000001, "0", True, None, 10**30]
@@ -50,7 +52,7 @@ class Part:
         return self.judged_by(wrong)
 
 
-Shape = Mapping[str, Field | Part]
+Shape = dict[str, Field | Part]
 
 
 def number(least: int, most: int, bad: tuple[Any, ...] = (), **options: Any) -> Field:
@@ -167,7 +169,7 @@ def _lists(kind: str) -> Part:
 
 def subscription(*, audio: bool = True, video: bool = True, wrong: bool) -> Judged:
     """`streamSubscribe` of update."""
-    lists: dict[str, Part] = {"audioUidList": _lists("Audio")} if audio else {}
+    lists: Shape = {"audioUidList": _lists("Audio")} if audio else {}
     lists |= {"videoUidList": _lists("Video")} if video else {}
     return judged(lists, wrong=wrong).filter(lambda one: bool(one[0]))
 
@@ -182,7 +184,7 @@ def _printable(**options: Any) -> Field:
 def _storage_of(vendor: int) -> Shape:
     codes = sorted(REGIONS[vendor]) if vendor in REGIONS else [0, 99]
     beyond: list[Any] = ["0", True, None, *([max(codes) + 1, -1] if vendor in REGIONS else [])]
-    extension: dict[str, Field] = {}
+    extension: Shape = {}
     if vendor != 100:
         good = st.sampled_from(["s3.example.com", "https://s3.example.com:9000", "http://s3.example.com/"])
         bad = ["http://user@host", "https://host/path", "ftp://host", "h" * 256, ""]
@@ -191,7 +193,7 @@ def _storage_of(vendor: int) -> Shape:
         extension["sse"] = text(st.sampled_from(["kms", "aes256"]), ["none", "KMS", ""])
     if vendor in (1, 2, 11):
         extension["tag"] = text(st.sampled_from(["RETENTION_DAYS=30"]), ["a\nb"])
-    shape: dict[str, Field | Part] = {
+    shape: Shape = {
         "region": Field(st.sampled_from(codes), st.sampled_from(beyond), required=True),
         "bucket": text(st.sampled_from(["b", "rec.1-2_x", "b" * 255]), ["", "../etc", "b" * 256, "-b", "a b", None], required=True),
         "accessKey": _printable(required=True),
@@ -213,7 +215,9 @@ def _of_vendor(vendor: int, *, wrong: bool) -> Judged:
 
 
 VENDORS: Final = (0, 1, 2, 3, 4, 11, 100)
-_NO_VENDOR: Final = st.sampled_from([5, 6, 7, 8, 9, -1, "11", True, None]).map(lambda vendor: (STORAGE | {"vendor": vendor, "extensionParams": {}}, ("vendor",)))
+_NO_VENDOR: Final = st.sampled_from([5, 6, 7, 8, 9, -1, "11", True, None]).map(
+    lambda vendor: (STORAGE | {"vendor": vendor, "extensionParams": {}}, ("vendor",))
+)
 
 
 def storage(*, wrong: bool) -> Judged:
@@ -268,7 +272,7 @@ def _config(mode: str, kinds: tuple[str, ...], *, wrong: bool) -> Judged:
     """`recordingConfig` with lists for these kinds of media."""
 
     def made(lists: tuple[Shape, ...]) -> Judged:
-        shape: dict[str, Field | Part] = dict(_CONFIG)
+        shape: Shape = dict(_CONFIG)
         for one in lists:
             shape |= one
         if mode == "individual":
@@ -288,7 +292,7 @@ def start(mode: str, *, wrong: bool) -> Judged:
     """The `clientRequest` of start; wrong: in some of its parts."""
 
     def made(kinds: tuple[str, ...]) -> Judged:
-        shape: dict[str, Field | Part] = {
+        shape: Shape = {
             "token": text(st.sampled_from(["", "t", "t" * 4096]) | st.none(), ["t" * 4097]),
             "storageConfig": Part(lambda bad: storage(wrong=bad), required=True),
             "recordingConfig": Part(lambda bad: _config(mode, kinds, wrong=bad)),
@@ -332,7 +336,7 @@ _ACQUIRE: Final[Shape] = {
 
 def fitting(call: str, place: Mapping[str, Any]) -> SearchStrategy[Any]:
     """For the last word of an operation's path: a body, or its `clientRequest`, mostly right. `place`: the storage of what is recorded."""
-    ways = {
+    ways: dict[str, Callable[[bool], Judged]] = {
         "acquire": lambda wrong: judged(_ACQUIRE, wrong=wrong),
         "mix/start": lambda wrong: start("mix", wrong=wrong),
         "individual/start": lambda wrong: start("individual", wrong=wrong),
