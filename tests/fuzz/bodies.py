@@ -153,14 +153,17 @@ def layout(*, wrong: bool) -> Judged:
 
 _SOME: Final = st.lists(UIDS, min_size=1, max_size=3) | st.just([str(uid) for uid in range(1, 33)])
 _NOT_UIDS: Final[list[Any]] = [["0"], ["1", "4294967296"], ["#allstream#", "1"], [str(uid) for uid in range(1, 34)], "1", 7]
-_SPELLINGS: Final = {"Audio": ("unSubscribeAudioUids", "unsubscribeAudioUids"), "Video": ("unSubscribeVideoUids", "unsunscribeVideoUids")}
+_SPELLINGS: Final = {
+    "Audio": ("unSubscribeAudioUids", "unsubscribeAudioUids"),
+    "Video": ("unSubscribeVideoUids", "unsubscribeVideoUids", "unsunscribeVideoUids"),
+}
 
 
 def uids(kind: str) -> list[Shape]:
     """The ways to say whose audio or video is recorded, one of which stands there."""
     allowed = Field(_SOME | st.just(["#allstream#"]), st.sampled_from(_NOT_UIDS), required=True)
     blocked = Field(_SOME, st.sampled_from([["#allstream#"], *_NOT_UIDS]), required=True)
-    return [{f"subscribe{kind}Uids": allowed}, *({name: blocked} for name in _SPELLINGS[kind])]
+    return [{name: field} for name, field in [(f"subscribe{kind}Uids", allowed), *((name, blocked) for name in _SPELLINGS[kind])]]
 
 
 def _lists(kind: str) -> Part:
