@@ -73,7 +73,11 @@ class Ledger:
                     if spec.token is None:  # else it lets in nobody but the first uid
                         row.worker_uid = 1 + secrets.randbelow(_UIDS)
                     await self._notices.tell_failover(session, row)
-            spec = spec.model_copy(update={"uid": recorder_uid(row)})
+            if claim.moves and spec.next_storage:
+                row.prefix = spec.next_storage.folder
+                spec = spec.model_copy(update={"storage": spec.next_storage, "next_storage": None})
+                row.sealed_spec = self._vault.seal(spec)
+            spec = spec.model_copy(update={"uid": recorder_uid(row), "next_storage": None})
         self._changes.tell(row.sid)
         log.info("recording claimed", extra={"sid": row.sid, "node": claim.node, "epoch": row.epoch})
         return Claimed(sid=row.sid, epoch=row.epoch, spec=json.loads(spec.with_secrets()))

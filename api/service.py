@@ -181,21 +181,23 @@ class Service:
 
         Another place is taken while nothing is stored.
         """
-        row = await self._owned(customer_id, sid)
-        if row is None or row.sealed_spec is None:  # there is none, or it has nothing left to upload
+        if await self._owned(customer_id, sid) is None:
             raise ServiceError(Fault.NO_SUCH_TASK)
-        stored_in = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid).storage
-        assert stored_in
-        fields = moved(stored_in)
-        if fields and await self._has_stored(sid):
-            problems = [f"storageConfig.{field}: cannot be changed, a part of the recording is stored there" for field in fields]
-            raise ServiceError(Fault.INVALID_PARAMETER, "; ".join(problems))
-        await self._renew(sid, wanted)
+        fields: Sequence[str] = ()
 
-    async def _has_stored(self, sid: str) -> bool:
-        async with self._store.read() as session:
-            there = select(Slice.name).where(Slice.sid == sid, Slice.stored == "customer").limit(1)
-            return await session.scalar(there) is not None
+        async def moves(session: AsyncSession, place: Storage) -> bool:
+            nonlocal fields
+            fields = moved(place)
+            if fields and await _has_stored(session, sid):
+                raise _stored_there(fields)
+            return bool(fields)
+
+        try:
+            await self._renew(sid, wanted, moves)
+        except ServiceError as error:
+            if error.fault is Fault.INVALID_PARAMETER and fields:  # the node has stored something that it has not told yet
+                raise _stored_there(fields) from error
+            raise
 
     async def _owned(self, customer_id: str, sid: str) -> Recording | None:
         if not _SID.fullmatch(sid):
@@ -246,7 +248,14 @@ class Service:
         if reason:
             raise ServiceError(Fault.INVALID_PARAMETER, reason)
         if storage:
-            await self._renew(row.sid, storage)
+
+            async def moves(_session: AsyncSession, place: Storage) -> bool:  # it may be another one by now
+                reason = problem(row.audio, row.video, place)
+                if reason:
+                    raise ServiceError(Fault.INVALID_PARAMETER, reason)
+                return False
+
+            await self._renew(row.sid, storage, moves)
         if subscription:
             await self._change(row, Subscribe(sid=row.sid, subscription=subscription), {"subscription": subscription})
 
@@ -269,7 +278,7 @@ class Service:
             created_ms=now_ms,
             control_until_ms=now_ms + resource.expires_hours * _HOUR_MS,
             listing="none" if spec.snapshots else "string" if string_list else "json",
-            prefix=_prefix_of(spec.storage),
+            prefix=spec.storage.folder,
             audio=spec.audio,
             video=spec.video,
             files=spec.files,
@@ -364,19 +373,28 @@ class Service:
                 await self._tell_refusal(row)
             raise
 
-    async def _renew(self, sid: str, storage: Storage) -> None:
-        """Keep the new keys, then have the node claim them: secrets travel in no command. Until the end, for uploads go on till then."""
+    async def _renew(self, sid: str, storage: Storage, moves: Callable[[AsyncSession, Storage], Awaitable[bool]]) -> None:
+        """Keep the new keys, then have the node claim them: secrets travel in no command. Until the end, for uploads go on till then.
+
+        `moves` tells whether `storage` is another place than the one there is, or raises. The node alone knows for certain what is
+        stored, so another place is only proposed to it, and becomes the place as it claims that (`Claim.moves`).
+        """
         async with self._turns.setdefault(sid, asyncio.Lock()):
             async with self._store.write() as session:
                 row = await session.get(Recording, sid, with_for_update=True)
                 if row is None or row.sealed_spec is None:
                     raise ServiceError(Fault.NO_SUCH_TASK)
                 spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
-                row.sealed_spec = self._vault.seal(spec.model_copy(update={"storage": storage}))
-                row.prefix = _prefix_of(storage)
+                assert spec.storage
+                proposed = await moves(session, spec.storage) and row.node is not None
+                changed: dict[str, Storage | None] = {"next_storage": storage}
+                if not proposed:
+                    changed = {"storage": storage, "next_storage": None}
+                    row.prefix = storage.folder
+                row.sealed_spec = self._vault.seal(spec.model_copy(update=changed))
                 node = row.node
             if node:
-                await self._command(node, RenewStorage(sid=sid))
+                await self._command(node, RenewStorage(sid=sid, moves=proposed))
 
     async def _owner(self, sid: str) -> str | None:
         """The node to be told of a change; None: nobody has claimed the recording yet. Nothing waits here for its turn to write."""
@@ -425,8 +443,14 @@ class Service:
             return await _snapshot(session, row)
 
 
-def _prefix_of(storage: Storage) -> str:
-    return "".join(f"{part}/" for part in storage.prefix)
+async def _has_stored(session: AsyncSession, sid: str) -> bool:
+    there = select(Slice.name).where(Slice.sid == sid, Slice.stored == "customer").limit(1)
+    return await session.scalar(there) is not None
+
+
+def _stored_there(fields: Sequence[str]) -> ServiceError:
+    problems = [f"storageConfig.{field}: cannot be changed, a part of the recording is stored there" for field in fields]
+    return ServiceError(Fault.INVALID_PARAMETER, "; ".join(problems))
 
 
 async def _snapshot(session: AsyncSession, row: Recording) -> Snapshot:

@@ -18,7 +18,7 @@ storage_router = APIRouter(route_class=Guarded, dependencies=router.dependencies
 _CHANGED: dict[int | str, dict[str, Any]] = {
     206: {"model": responses.Refused, "description": "The keys are kept, whether the node has them is not known yet"},
     404: {"model": responses.Refused, "description": "There is no such recording, or it has nothing left to upload"},
-    504: {"model": responses.Refused, "description": "The keys are kept, the recording's node is not reachable"},
+    504: {"model": responses.Refused, "description": "The recording's node is not reachable; keys are kept, another place is not"},
 }
 
 

@@ -300,12 +300,16 @@ class Offer(_Message):
 
 
 class Claim(_Message):
-    """Agent -> control plane. `resume` is the epoch the node already owns (after the agent's own restart)."""
+    """Agent -> control plane. `resume` is the epoch the node already owns (after the agent's own restart).
+
+    `moves`: nothing is stored and nothing will be before the answer, so that another place the customer wants becomes the place.
+    """
 
     type: Literal["claim"] = "claim"
     sid: str
     node: str
     resume: int | None = None
+    moves: bool = False
 
 
 class Claimed(_Message):
@@ -363,10 +367,14 @@ class SetLayout(_Message):
 
 
 class RenewStorage(_Message):
-    """The customer has given new keys of the bucket: claim again with `resume` to get them. Secrets travel in no command."""
+    """The customer has given new keys of the bucket: claim again with `resume` to get them. Secrets travel in no command.
+
+    `moves`: it is another place. Refused with `bad_request` when a part of the recording is stored in the first.
+    """
 
     type: Literal["renew_storage"] = "renew_storage"
     sid: str
+    moves: bool = False
 
 
 # ---- worker <-> agent --------------------------------------------------------------------------------------------

@@ -94,6 +94,19 @@ class Storage(_Spec):
     sse: Literal["kms", "aes256"] | None = None
     tag: str | None = None
 
+    @property
+    def folder(self) -> str:
+        """What the object keys begin with."""
+        return "".join(f"{part}/" for part in self.prefix)
+
+    def with_secrets(self) -> dict[str, object]:
+        """Its JSON with the keys in clear."""
+        plain = self.model_dump(mode="json")
+        for key in ("access_key", "secret_key", "sts_token"):
+            secret = getattr(self, key)
+            plain[key] = secret.get_secret_value() if secret is not None else None
+        return plain
+
 
 class RecordingSpec(_Spec):
     """One recording. `with_secrets()` is the only way its JSON contains the token and keys."""
@@ -119,11 +132,12 @@ class RecordingSpec(_Spec):
     snapshots: Snapshots | None = None
     correct_extinf: bool = False
     storage: Storage | None = None  # None in the worker's copy
+    next_storage: Storage | None = None  # another place that the customer wants, until the node has left the first; never sent to it
     media_key: SecretStr | None = None  # hex digits; with it the media lies sealed in the spool and in the backup store
 
     def for_worker(self) -> "RecordingSpec":
         """The copy a worker gets: without the bucket's credentials."""
-        return self.model_copy(update={"storage": None})
+        return self.model_copy(update={"storage": None, "next_storage": None})
 
     def with_media_key(self) -> "RecordingSpec":
         """The copy whose media is sealed, with a new key."""
@@ -138,13 +152,16 @@ class RecordingSpec(_Spec):
         plain = self.model_dump(mode="json")
         plain["token"] = self.token.get_secret_value() if self.token is not None else None
         if self.storage:
-            for key in ("access_key", "secret_key", "sts_token"):
-                secret = getattr(self.storage, key)
-                plain["storage"][key] = secret.get_secret_value() if secret is not None else None
-        if self.media_key:
-            plain["media_key"] = self.media_key.get_secret_value()
-        else:
-            del plain["media_key"]  # nodes of the version before do not know it
+            plain["storage"] = self.storage.with_secrets()
+        # Nodes of the version before do not know these.
+        for name, value in (
+            ("next_storage", self.next_storage.with_secrets() if self.next_storage else None),
+            ("media_key", self.media_key.get_secret_value() if self.media_key else None),
+        ):
+            if value is None:
+                del plain[name]
+            else:
+                plain[name] = value
         import json
 
         return json.dumps(plain).encode()

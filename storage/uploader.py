@@ -153,11 +153,16 @@ class _Waiting:
     retries: int = 0
 
 
+class _Left(TransientStorageError):
+    """The place was left while this was on its way there, so that whether it is there does not count."""
+
+
 class _Store:
     """A store that is opened at its first use, in a thread."""
 
     def __init__(self, destination: Destination, threads: ThreadPoolExecutor) -> None:
         self.key = destination.key
+        self.left = False  # for another place, perhaps: nothing goes there any more
         self._open = destination.open
         self._threads = threads
         self._opened: asyncio.Future[ObjectStore] | None = None
@@ -249,6 +254,16 @@ class Uploader:
             self._lists[name] = data
             self._look()
 
+    @property
+    def left(self) -> bool:
+        """Nothing goes to the customer's store until `reopen`."""
+        return self._store.left
+
+    def leave(self) -> None:
+        """Bring nothing more to the customer's store until `reopen`; from here on nothing of what is under way is `Verified`."""
+        self._store.left = True
+        self._look()
+
     def reopen(self, open_again: Callable[[], ObjectStore], key: Callable[[str], str] | None = None) -> None:
         """Go on with another store from the next call on; also after a refusal."""
         self._destination = replace(self._destination, open=open_again, key=key or self._destination.key)
@@ -326,7 +341,7 @@ class Uploader:
         """Playlists first: they are small, and viewers wait for them."""
         if self._lists:
             return self._keep(next(iter(self._lists)))
-        if self.refused:
+        if self.refused or self.left:
             return None
         ready = None if self.diverting else self._ready()
         if ready:
@@ -350,6 +365,10 @@ class Uploader:
                     await self._divert(waiting)
                 else:
                     await self._store_file(waiting)
+            except _Left:
+                waiting.retries += 1  # so that it is looked for, should it go there again
+                self._files.appendleft(waiting)
+                return
             except TransientStorageError as error:
                 waiting.retries += 1
                 waiting.failing_since = self._now() if waiting.failing_since is None else waiting.failing_since
@@ -366,25 +385,29 @@ class Uploader:
                 return
             else:
                 return
-            if self.refused:
+            if self.refused or self.left:
                 self._files.appendleft(waiting)
                 return
 
     async def _store_file(self, waiting: _Waiting, path: Path | None = None) -> None:
         """Bring a file to the customer's store, from the spool or from `path`."""
         file = waiting.file
-        key = self._store.key(file.name)
-        stored = await self._there_already(key, file) if waiting.retries else None
+        store = self._store
+        key = store.key(file.name)
+        stored = await self._there_already(store, file) if waiting.retries else None
+        if store.left:
+            raise _Left
         if stored is None:
             stored = await self._ask_customer(_putting(key, file, path or file.path))
         self._verified.add(file.name)
         await self._report(Verified(file.name, stored, self._now() - waiting.since, waiting.retries))
         file.path.unlink(missing_ok=True)
 
-    async def _there_already(self, key: str, file: MediaFile) -> Stored | None:
+    async def _there_already(self, where: _Store, file: MediaFile) -> Stored | None:
         """What a try that looked like a failure has stored after all, when the store can tell that it is the same."""
+        key = where.key(file.name)
         try:
-            found = await self._store.call(lambda store: store.head(key))
+            found = await where.call(lambda store: store.head(key))
         except StorageError:
             return None
         if found is None or (found.size, found.sha256) != (file.size, file.sha256):
@@ -413,12 +436,14 @@ class Uploader:
                 assert newest
                 try:
                     await self._publish_once(newest)
+                except _Left:
+                    return
                 except TransientStorageError as error:
                     await self._wait(Retrying(name, attempt, error))
                 else:
                     newest = None
                     return
-                if self.refused or self.diverting:
+                if self.refused or self.diverting or self.left:
                     return
                 if name in self._publications and self._publications[name].names <= self._verified:
                     newest = self._publications.pop(name)
@@ -526,18 +551,26 @@ class Uploader:
 
     async def _ask_customer(self, call: Callable[[ObjectStore], Stored]) -> Stored:
         store = self._store
+        if store.left:
+            raise _Left
         try:
             stored = await store.call(call)
-        except TransientStorageError:
-            if self._failing_since is None:
-                self._failing_since = self._now()
+        except StorageError as error:
+            if store.left:
+                raise _Left from error
+            self._judge(error, store)
             raise
-        except PermanentStorageError as error:
-            if store is not self._store:  # meanwhile there are other keys
-                raise TransientStorageError("refused with keys that are no longer used") from error
-            raise
+        if store.left:
+            raise _Left
         self._failing_since = None
         return stored
+
+    def _judge(self, error: StorageError, store: _Store) -> None:
+        """Note a failure of the customer's store; raises what a refusal is that no longer counts."""
+        if isinstance(error, TransientStorageError) and self._failing_since is None:
+            self._failing_since = self._now()
+        if isinstance(error, PermanentStorageError) and store is not self._store:  # meanwhile there are other keys
+            raise TransientStorageError("refused with keys that are no longer used") from error
 
     def _is_over_due(self, failing_since: float | None) -> bool:
         return self._backup is not None and failing_since is not None and self._now() - failing_since >= self._backup.after_seconds

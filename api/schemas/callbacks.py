@@ -60,7 +60,7 @@ class _Answer(BaseModel):
 
 class Endpoint(_Answer):
     url: str
-    events: list[int] | None
+    events: list[int] | None = Field(None, description="event types; absent: all of them, no alarms")
     enabled: bool
     gone_ms: int | None = Field(None, description="when it answered 410; nothing is sent until it is set again")
     old_secret_until_ms: int | None = Field(None, description="until then the secret before the last rotation signs, too")

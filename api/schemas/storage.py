@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 import storage
-from api.schemas.wire import Given, Printable, Problem, Wire, is_http_url, wrong
+from api.schemas.wire import Given, Printable, Problem, Wire, is_http_url, printable, wrong
 from recorder.spec import Storage
 from storage.regions import REGIONS
 
@@ -41,6 +41,9 @@ def _is_region(vendor: int, region: int) -> bool:
     return vendor not in REGIONS or region in REGIONS[vendor]
 
 
+SessionToken = Annotated[str, AfterValidator(printable), Field(max_length=16384)]
+
+
 class ExtensionParams(Wire):
     sse: Literal["kms", "aes256"] | None = None
     tag: Printable | None = None
@@ -53,8 +56,8 @@ class StorageConfig(Wire):
     bucket: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")
     access_key: Printable = Field("", description="required, except for vendor 100")
     secret_key: Printable = Field("", description="required, except for vendor 100")
-    sts_token: Printable | None = Field(None, max_length=16384)
-    sts_expiration: int | None = Field(None, ge=0, description="Unix time in seconds")
+    sts_token: SessionToken | None = None
+    sts_expiration: int | None = Field(None, ge=0, le=2**63 - 1, description="Unix time in seconds")
     file_name_prefix: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]] = Field([], max_length=64)
     extension_params: ExtensionParams = Field(default_factory=ExtensionParams)
 

@@ -95,7 +95,7 @@ def _channel_name(text: str) -> str:
     return text
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     if not text.isprintable():
         raise wrong("must not have control characters")
     return text
@@ -123,7 +123,7 @@ _UID_PATTERN: Final = r"[1-9][0-9]{0,9}"
 Uid = Annotated[str, AfterValidator(_uid), Field(json_schema_extra={"pattern": f"^{_UID_PATTERN}$"})]
 UidOrEmpty = Annotated[str, AfterValidator(_uid_or_empty), Field(json_schema_extra={"pattern": f"^({_UID_PATTERN})?$"})]
 ChannelName = Annotated[str, AfterValidator(_channel_name), Field(json_schema_extra={"pattern": _CHANNEL_PATTERN})]
-Printable = Annotated[str, AfterValidator(_printable), Field(max_length=4096)]
+Printable = Annotated[str, AfterValidator(printable), Field(max_length=4096)]
 ImageUrl = Annotated[
     str,
     AfterValidator(_image_url),

@@ -57,7 +57,7 @@ class Commands:
     async def obey(self, message: Stop | Subscribe | SetLayout | RenewStorage) -> Message:
         """A command of the customer's. What changes the recording also holds for the workers to come."""
         if isinstance(message, RenewStorage):  # files are uploaded after the end, too
-            return await self._ownership.renew_storage()
+            return await self._ownership.renew_storage(moves=message.moves)
         if self._reports.ended is not None or self._supervisor.stopping:
             return Refused(reason="exiting")
         if isinstance(message, Stop):

@@ -17,14 +17,26 @@ class Abandoned(Exception):
 class Ownership:
     """Claims the recording, again and again: for each worker, after the agent's restart, for new keys of the bucket."""
 
-    def __init__(self, sid: str, node: Node, events: EventLog, given: Callable[[RecordingSpec | None, RecordingSpec], object]) -> None:
-        """`given` is called with the specification before and the one that an answer brought."""
+    def __init__(
+        self,
+        sid: str,
+        node: Node,
+        events: EventLog,
+        given: Callable[[RecordingSpec | None, RecordingSpec], object],
+        leave: Callable[[], bool],
+    ) -> None:
+        """`given` is called with the specification before and the one that an answer brought.
+
+        `leave` has nothing more stored until `given` is called, or answers that something is stored, which then goes on.
+        """
         self.spec: RecordingSpec | None = None
         self.claimed = asyncio.Event()  # in this life of the agent
         self._sid = sid
         self._node = node
         self._events = events
         self._given = given
+        self._leave = leave
+        self._moves: asyncio.Queue[asyncio.Future[Message]] = asyncio.Queue()
         self._changes: dict[str, object] = {}  # what the customer changed of it in this life
         self._claiming = asyncio.Lock()  # one at a time, so that an answer never comes with an epoch that is over
 
@@ -43,11 +55,15 @@ class Ownership:
         else:
             self._take(answer)
 
-    async def renew_storage(self) -> Message:
-        """The customer's new keys. The place is the old one, which the control plane has seen to."""
+    async def renew_storage(self, *, moves: bool) -> Message:
+        """The customer's new keys. The place is the old one, which the control plane has seen to, unless it `moves`."""
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 await self.claimed.wait()
+                if moves:
+                    moved: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+                    self._moves.put_nowait(moved)
+                    return await moved
                 async with self._claiming:
                     claim = Claim(sid=self._sid, node=self._node.settings.agent.node, resume=self._events.epoch)
                     answer = await self._node.bus.claim(claim)
@@ -56,6 +72,29 @@ class Ownership:
                     self._take(answer)
         except TimeoutError:
             return Refused(reason="stale")
+        return Done()
+
+    async def move(self) -> None:
+        """Go where the customer wants the recording, as often as that is told. What was left is taken up again by an answer alone:
+        else the control plane could have one place and this node another.
+        """
+        while True:
+            moved = await self._moves.get()
+            async with self._claiming:
+                answer = await self._leave_and_claim()
+            if not moved.done():  # nobody waits any more
+                moved.set_result(answer)
+
+    async def _leave_and_claim(self) -> Message:
+        assert self.spec
+        if not self._leave():
+            return Refused(reason="bad_request", detail="a part of the recording is stored there")
+        claim = Claim(sid=self._sid, node=self._node.settings.agent.node, resume=self._events.epoch, moves=True)
+        answer = await self._node.bus.claim(claim)
+        if isinstance(answer, Refused):
+            self._given(self.spec, self.spec)
+            return answer
+        self._take(answer)
         return Done()
 
     def _take(self, answer: Claimed | Refused) -> None:

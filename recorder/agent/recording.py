@@ -80,7 +80,7 @@ class Recording:
             backed_up=history.backed_up,
             announced=history.published,
         )
-        self._ownership = Ownership(sid, node, self._events, self._given)
+        self._ownership = Ownership(sid, node, self._events, self._given, self._uploads.leave)
         self._reports = Reports(spool, history, self._events, self._uploads, self._supervisor)
         self._commands = Commands(
             sid,
@@ -209,7 +209,8 @@ class Recording:
                     if not self._uploader_started:
                         await self._events.emit(UploaderStarted())
                     works = (self._upload(), self._progress.run(self._events.emit), self._commands.images.run(), self._commands.brief())
-                    background += [group.create_task(work) for work in (*works, self._commands.tell_to_save())]
+                    more = (self._commands.tell_to_save(), self._ownership.move())
+                    background += [group.create_task(work) for work in (*works, *more)]
                 await self._finish(self._reports.ended or await self._workers.record())
                 if not self._closed:
                     await self._see_through()
@@ -353,7 +354,7 @@ class Recording:
             if seal:
                 self._spool.use(seal)
             self._uploads.start(spec, self._node.settings, ended=self.over)
-        elif former.storage != spec.storage:
+        elif former.storage != spec.storage or self._uploads.left:
             self._uploads.renew(spec)
             log.info("storage keys renewed")
         self._commands.want_images()

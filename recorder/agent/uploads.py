@@ -157,12 +157,32 @@ class Uploads:
                 self._uploader.add(self._media_file(committed))
         self._publish_all()
 
-    def renew(self, spec: RecordingSpec) -> None:
-        """Go on with the storage that `spec` has now: the same place with other keys, or another place while the first has nothing."""
+    @property
+    def left(self) -> bool:
+        """Nothing goes to the customer's store until `renew`."""
+        return self._uploader is not None and self._uploader.left
+
+    def leave(self) -> bool:
+        """Have nothing more stored until `renew`, so that it can be in another place. False: something is stored, and nothing changes."""
         assert self._uploader
+        if self._stored:
+            return False
+        self._uploader.leave()
+        return True
+
+    def renew(self, spec: RecordingSpec) -> None:
+        """Go on with the storage that `spec` has now: the same place with other keys or, when it was left, another one."""
+        assert self._uploader
+        left = self._uploader.left
         self._spec = spec
         destination = self._destination(spec.storage)
         self._uploader.reopen(destination.open, destination.key)
+        if left:
+            self._accepted = False
+            self._published.clear()
+            if not self._slices:
+                self._try_out()
+            self._publish_all()
 
     async def run(self) -> None:
         assert self._uploader

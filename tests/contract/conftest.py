@@ -17,7 +17,7 @@ from api.accounts import Accounts, unix_ms
 from api.masterkey import load_master_key
 from api.plane import ControlPlane, open_plane
 from api.service import Patience
-from recorder.settings import Api, Settings
+from recorder.settings import Api, Callbacks, Settings
 from recorder.spec import RecordingSpec
 from tests.canary import secret
 from tests.contract.fake_agent import FakeAgent, connected
@@ -146,8 +146,8 @@ async def open_world(settings: Settings, clock: Clock | None = None, patience: P
         yield World(settings, plane, clock, caller, http)
 
 
-def a_deployment(data_dir: Path, **api: Any) -> Settings:
-    return Settings(data_dir=data_dir, api=Api(**{"requests_per_second": 10_000} | api))
+def a_deployment(data_dir: Path, *, callbacks: Callbacks | None = None, **api: Any) -> Settings:
+    return Settings(data_dir=data_dir, api=Api(**{"requests_per_second": 10_000} | api), callbacks=callbacks or Callbacks())
 
 
 @pytest.fixture

@@ -60,8 +60,8 @@ class FakeAgent:
         self.claimed = former.claimed | self.claimed
         self._sequences = former._sequences
 
-    async def claim(self, sid: str, *, resume: int | None = None) -> Message:
-        answer = await self.peer.request(Claim(sid=sid, node=self.node, resume=resume))
+    async def claim(self, sid: str, *, resume: int | None = None, moves: bool = False) -> Message:
+        answer = await self.peer.request(Claim(sid=sid, node=self.node, resume=resume, moves=moves))
         if isinstance(answer, Claimed):
             self.claimed[sid] = answer
         return answer

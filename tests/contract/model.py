@@ -35,8 +35,9 @@ from sqlalchemy import select
 from api.service import Patience
 from api.tables import Recording as Row
 from recorder.protocol import Claimed, Done, Ended, EventBody, Finished, Offer, PhaseChanged, Refused, SliceCommitted, Stop, WorkerLost
+from recorder.settings import Callbacks
 from tests.contract.conftest import Caller, Clock, Task, World, a_deployment, eventually, open_world
-from tests.contract.fake_agent import FakeAgent, a_slice
+from tests.contract.fake_agent import FakeAgent, Script, a_slice
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
@@ -56,8 +57,8 @@ Call = Literal["query", "update", "updateLayout", "stop"]
 class Deployment:
     """A control plane that lives between the steps of the machine, which are not asynchronous."""
 
-    def __init__(self, folder: Path, patience: Patience) -> None:
-        self._settings = a_deployment(folder, max_recordings=1_000_000)  # they add up over the examples
+    def __init__(self, folder: Path, patience: Patience, callbacks: Callbacks | None = None) -> None:
+        self._settings = a_deployment(folder, callbacks=callbacks, max_recordings=1_000_000)  # they add up over the examples
         self._patience = patience
         self._runner = asyncio.Runner()
         self._lives: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
@@ -85,8 +86,8 @@ class Deployment:
         await self._end("plane")
         await self.start()
 
-    async def connect(self, live: tuple[str, ...] = ()) -> FakeAgent:
-        self.agent = await self._begin("node", self.world.agent(NODE, live=live))
+    async def connect(self, live: tuple[str, ...] = (), script: Script | None = None) -> FakeAgent:
+        self.agent = await self._begin("node", self.world.agent(NODE, live=live, script=script))
         return self.agent
 
     async def disconnect(self) -> None:

@@ -82,6 +82,12 @@ async def test_it_tells_what_update_needs(description: dict[str, Any]) -> None:
     assert [choice["required"] for choice in update["anyOf"]] == [["streamSubscribe"], ["storageConfig"]]
 
 
+async def test_it_requires_of_an_endpoint_only_what_every_answer_has(world: World, description: dict[str, Any]) -> None:
+    answer = await world.caller.http.put(f"/v1/ext/apps/{world.caller.app_id}/callbacks", json={"url": "https://203.0.114.1/"})
+    assert answer.status_code == 200
+    assert answer.json().keys() >= set(description["components"]["schemas"]["Endpoint"]["required"])
+
+
 async def test_every_answer_is_counted(world: World) -> None:
     def count(call: str, status: str) -> float:
         return REGISTRY.get_sample_value("recorder_requests_total", {"call": call, "status": status}) or 0

@@ -1,5 +1,7 @@
 """`update` with `storageConfig`: new keys for the same place, handed to the node by a claim, never by a command."""
 
+import asyncio
+
 import pytest
 
 from recorder.protocol import Ended, Message, PhaseChanged, RenewStorage
@@ -69,6 +71,29 @@ async def test_the_place_cannot_be_changed(
     answer = await task.post("update", {"storageConfig": start | changed})
     assert_invalid(answer, [f"clientRequest.storageConfig.{field}" for field in named])
     assert agent.commands(task.sid) == []
+
+
+async def test_a_place_that_changes_after_it_was_looked_at(world: World) -> None:
+    """New keys for the first place come while another call changes the place: they must not lead back."""
+    async with world.agent(claims=False) as agent:
+        task = await world.caller.started(storageConfig=S3)
+        turn = world.plane.app.state.service._turns.setdefault(task.sid, asyncio.Lock())
+        calls = []
+        async with turn, asyncio.TaskGroup() as group:
+            for call in (
+                world.caller.http.post(f"/v1/ext/recordings/{task.sid}/storage", json={"storageConfig": RENEWED | {"bucket": "other"}}),
+                task.post("update", {"storageConfig": RENEWED}),
+            ):
+                calls.append(group.create_task(call))
+                while len(turn._waiters or ()) < len(calls):
+                    await asyncio.sleep(0)
+            turn.release()
+            changed, updated = [await call for call in calls]
+            await turn.acquire()
+        assert changed.status_code == 200
+        assert_invalid(updated, ["clientRequest.storageConfig.bucket"])
+        await agent.claim(task.sid)
+        assert agent.claimed[task.sid].spec["storage"]["bucket"] == "other"
 
 
 async def test_keys_can_be_renewed_while_files_are_uploaded(world: World, agent: FakeAgent) -> None:

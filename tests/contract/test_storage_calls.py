@@ -15,7 +15,7 @@ from recorder.manifest import Object
 from recorder.outputs.names import Names
 from recorder.protocol import BackupDone, Claimed, Done, Finished, Refused, RenewStorage, Sign, Signed, SliceStored
 from tests.contract.conftest import STORAGE, Task, World, a_deployment, eventually, open_world
-from tests.contract.fake_agent import FakeAgent
+from tests.contract.fake_agent import FakeAgent, refusing
 from tests.contract.test_wrong_input import assert_invalid
 
 LOCAL = {"vendor": 100, "region": 0, "bucket": "rec", "fileNamePrefix": ["d1"]}
@@ -137,9 +137,53 @@ async def test_another_place_while_nothing_is_stored(world: World, agent: FakeAg
     assert agent.commands(task.sid) == []
     task = await _ended(world, agent, BACKUPED, stored=False)
     assert (await _change(world, task.sid, elsewhere)).status_code == 200
-    await agent.claim(task.sid, resume=1)
+    assert agent.commands(task.sid) == [RenewStorage(sid=task.sid, moves=True)]
+    await agent.claim(task.sid, resume=1)  # of another reason: it may be storing there
+    assert (agent.claimed[task.sid].spec["storage"]["bucket"], agent.claimed[task.sid].spec.get("next_storage")) == ("rec", None)
+    await agent.claim(task.sid, resume=1, moves=True)
     assert agent.claimed[task.sid].spec["storage"]["bucket"] == "other"
     assert (await _told(world, task.sid))["fileList"] == f"d2/{task.sid}_{world.caller.cname}.m3u8"
+
+
+async def test_another_place_that_the_node_cannot_go_to_any_more(world: World) -> None:
+    """It has stored something that it has not told yet."""
+    elsewhere = RENEWED | {"bucket": "other"}
+    async with world.agent(script=refusing(RenewStorage, "bad_request")) as agent:
+        task = await world.caller.started(storageConfig=STORAGE)
+        await eventually(lambda: task.sid in agent.claimed)
+        assert_invalid(await _change(world, task.sid, elsewhere), ["storageConfig.bucket"])
+        await agent.claim(task.sid)
+        assert agent.claimed[task.sid].spec["storage"]["bucket"] == "rec"
+
+
+async def test_another_place_that_the_node_hears_of_late(world: World, agent: FakeAgent) -> None:
+    task = await world.caller.started(storageConfig=STORAGE)
+    await eventually(lambda: task.sid in agent.claimed)
+    agent.silent.set()
+    answer = await _change(world, task.sid, RENEWED | {"bucket": "other", "fileNamePrefix": ["d2"]})
+    assert (answer.status_code, answer.json()["code"]) == (206, 65)
+    assert (await _told(world, task.sid))["fileList"] == f"{task.sid}_{world.caller.cname}.m3u8"
+    await agent.claim(task.sid, resume=1, moves=True)
+    assert agent.claimed[task.sid].spec["storage"]["bucket"] == "other"
+    assert (await _told(world, task.sid))["fileList"] == f"d2/{task.sid}_{world.caller.cname}.m3u8"
+
+
+async def test_new_keys_take_back_another_place(world: World, agent: FakeAgent) -> None:
+    task = await world.caller.started(storageConfig=STORAGE)
+    await eventually(lambda: task.sid in agent.claimed)
+    assert (await _change(world, task.sid, RENEWED | {"bucket": "other"})).status_code == 200
+    assert (await task.post("update", {"storageConfig": RENEWED})).status_code == 200
+    await agent.claim(task.sid, resume=1, moves=True)
+    assert agent.claimed[task.sid].spec["storage"]["bucket"] == "rec"
+
+
+async def test_a_place_nobody_has_claimed_yet_is_changed_at_once(world: World) -> None:
+    async with world.agent(claims=False) as agent:
+        task = await world.caller.started(storageConfig=STORAGE)
+        assert (await _change(world, task.sid, RENEWED | {"bucket": "other"})).status_code == 200
+        assert agent.commands(task.sid) == []
+        await agent.claim(task.sid)
+        assert agent.claimed[task.sid].spec["storage"]["bucket"] == "other"
 
 
 async def test_other_keys_are_for_the_owner(world: World, agent: FakeAgent) -> None:

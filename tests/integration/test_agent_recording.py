@@ -394,6 +394,27 @@ async def test_agent_takes_a_customers_refusal_for_the_end(settings: Settings, c
             await asyncio.sleep(0.02)
 
 
+async def test_agent_goes_to_another_place_while_nothing_is_stored(settings: Settings, control: Control, agent: AgentProcess) -> None:
+    keys = {"access_key": SecretStr("a"), "secret_key": SecretStr("b")}
+    away = Storage(vendor=11, bucket="rec", endpoint="http://127.0.0.1:1", **keys)
+    there = Storage(vendor=100, bucket="rec", prefix=("d1", "d2"), **keys)
+    job = spec("slices", away)
+    await control.offer(job)
+    await control.until(lambda: len(control.committed(job.sid)) >= 2)
+    control.specs[job.sid] = job.model_copy(update={"storage": there})
+    assert await control.ask(RenewStorage(sid=job.sid, moves=True)) == Done()
+    assert (control.claims[-1].resume, control.claims[-1].moves) == (1, True)
+    await control.until(lambda: bool(control.stored(job.sid)))
+    claims = len(control.claims)
+    refused = await control.ask(RenewStorage(sid=job.sid, moves=True))
+    assert isinstance(refused, Refused)
+    assert (refused.reason, len(control.claims)) == ("bad_request", claims)
+    await control.ask(Stop(sid=job.sid))
+    finished = await control.until_finished(job.sid)
+    assert (finished.outcome, finished.uploading) == ("complete", "uploaded")
+    assert set(control.committed(job.sid)) <= set(objects(settings))
+
+
 async def test_agent_names_what_has_gone_from_the_bucket(settings: Settings, control: Control, agent: AgentProcess) -> None:
     job = spec("slices")
     await control.offer(job)

@@ -322,3 +322,46 @@ def test_storage_uploader_describes_files_for_players(name: str, content_type: s
 def test_storage_uploader_waits_longer_each_time_and_never_over_a_minute() -> None:
     assert [wait_seconds(attempt, 0) for attempt in (1, 2, 3, 4, 5, 6, 7, 8, 10_000)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert wait_seconds(3, 1) == 2
+
+
+async def test_storage_uploader_counts_nothing_that_was_on_its_way_to_a_place_it_left(tmp_path: Path) -> None:
+    bench, elsewhere = Bench(tmp_path), FakeStore()
+    first = bench.store
+    gate = first.gates["p/a.ts"] = first.gates["p/list.m3u8"] = threading.Event()
+    file = bench.file("a.ts")
+    async with bench.running():
+        bench.uploader.add(file)
+        bench.uploader.publish(_playlist())
+        await bench.until_started("p/a.ts")
+        await bench.until_started("p/list.m3u8")
+        bench.uploader.leave()
+        gate.set()
+        await bench.until_quiet()
+        assert sorted(first.objects) == ["p/a.ts", "p/list.m3u8"]
+        assert bench.reports == []
+        assert file.path.exists()
+        bench.uploader.add(bench.file("b.ts"))
+        await bench.until_quiet()
+        assert "p/b.ts" not in first.started
+        bench.uploader.reopen(lambda: elsewhere, lambda name: f"q/{name}")
+        await bench.uploader.settled()
+    assert sorted(elsewhere.objects) == ["q/a.ts", "q/b.ts", "q/list.m3u8"]
+    assert sorted(report.stored.key for report in bench.reports if isinstance(report, Verified)) == ["q/a.ts", "q/b.ts"]
+    assert first.closed
+
+
+@pytest.mark.parametrize("error", [AccessDenied("no"), TransientStorageError("not now")])
+async def test_storage_uploader_minds_no_failure_of_a_place_it_left(tmp_path: Path, error: StorageError) -> None:
+    bench, elsewhere = Bench(tmp_path), FakeStore()
+    gate = bench.store.gates["p/a.ts"] = threading.Event()
+    bench.store.fails["p/a.ts"] = [error]
+    async with bench.running():
+        bench.uploader.add(bench.file("a.ts"))
+        await bench.until_started("p/a.ts")
+        bench.uploader.leave()
+        bench.uploader.reopen(lambda: elsewhere, lambda name: f"q/{name}")
+        gate.set()
+        await bench.uploader.settled()
+    assert [type(report) for report in bench.reports] == [Verified]
+    assert list(elsewhere.objects) == ["q/a.ts"]
+    assert bench.uploader.refused is None
