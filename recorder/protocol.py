@@ -149,11 +149,11 @@ class Warned(_Message):
 
 
 class Faulted(_Message):
-    """Agent only: an error the customer has to know of at once."""
+    """An error the customer has to know of at once."""
 
     type: Literal["fault"] = "fault"
     module: int  # 0 recorder, 1 uploader, 2 service
-    code: int  # of an uploader: 32 the storage refuses us
+    code: int  # of a recorder: 111 the channel is away; of an uploader: 32 the storage refuses us
     level: int = 4  # 1 debug to 5 fatal
     detail: str = ""
 

@@ -1,6 +1,7 @@
 """What all tests share: a time limit by kind, so that a hanging test names itself instead of stopping the run."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if found:
         print("\nsecrets of the tests are left behind:", *found, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, object, object]:
+    """A report goes to the process that collects the results; one with half a character in it would end the whole run."""
+    return _encodable((yield))
+
+
+def _encodable(value: object) -> object:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_encodable(key): _encodable(one) for key, one in value.items()}
+        case list() | tuple():
+            return type(value)(_encodable(one) for one in value)
+        case _:
+            return value
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

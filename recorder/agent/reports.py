@@ -16,6 +16,7 @@ from recorder.protocol import (
     Done,
     Ended,
     EventBody,
+    Faulted,
     FileOpened,
     Message,
     Metered,
@@ -99,7 +100,7 @@ class Reports:
             case Metered():
                 new = body != self._metered
                 self._metered = body
-            case PhaseChanged() | Warned():
+            case PhaseChanged() | Warned() | Faulted():
                 pass
             case _:
                 log.warning("a worker reports what is not its business", extra={"type": body.type})

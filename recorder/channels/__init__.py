@@ -6,12 +6,14 @@ subscriber, tells who is there, and hands over encoded frames on the recording's
 
 import importlib
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from recorder.frames import EncodedFrame, Track
 from recorder.rtp.capture_writer import CaptureWriter
 from recorder.rtp.meters import Meters
 from recorder.spec import RecordingSpec, Subscription
+
+INTERRUPTED_SECONDS: Final = 4.0
 
 
 class ChannelError(Exception):
@@ -45,6 +47,9 @@ class Listener(Protocol):
         """The participant unpublished or muted this track."""
 
     def frame(self, frame: EncodedFrame) -> None: ...
+
+    def interrupted(self) -> None:
+        """The connection to the channel has been away for INTERRUPTED_SECONDS and is sought; told once each time it goes away."""
 
     def lost(self, error: ChannelError) -> None:
         """The channel is gone for good; no call follows."""

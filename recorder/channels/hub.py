@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from recorder.channels import ChannelError, ChannelRefused, Kicked, Listener, Place, TokenExpired
+from recorder.channels import INTERRUPTED_SECONDS, ChannelError, ChannelRefused, Kicked, Listener, Place, TokenExpired
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
@@ -148,19 +148,30 @@ class HubConnector:
             if error := _lost(self._roster.close_code):
                 return error
             log.warning("roster connection lost, media goes on", extra={"code": self._roster.close_code})
-            deadline = time.monotonic() + REJOIN_SECONDS
-            while True:
-                try:
-                    self._roster = await self._connect()
-                    await self._greeted(self._roster)
-                    break
-                except (ChannelRefused, Kicked) as error:
-                    return error
-                except ChannelError as error:
-                    if time.monotonic() > deadline:
-                        return error
-                    await asyncio.sleep(0.5)
+            interruption = asyncio.get_running_loop().call_later(INTERRUPTED_SECONDS, self._listener.interrupted)
+            try:
+                error = await self._rejoin()
+            finally:
+                interruption.cancel()
+            if error:
+                return error
             self._settle()
+
+    async def _rejoin(self) -> ChannelError | None:
+        """Connect again; returns why that is no use any more."""
+        deadline = time.monotonic() + REJOIN_SECONDS
+        while True:
+            try:
+                self._roster = await self._connect()
+                await self._greeted(self._roster)
+            except (ChannelRefused, Kicked) as error:
+                return error
+            except ChannelError as error:
+                if time.monotonic() > deadline:
+                    return error
+                await asyncio.sleep(0.5)
+            else:
+                return None
 
     async def _greeted(self, roster: ClientConnection) -> None:
         """Take the first message of a roster connection: everybody who is there.

@@ -34,6 +34,7 @@ class Audience:
         *,
         receive: Callable[[Subscription], object],
         on_lost: Callable[[ChannelError], None],
+        on_interrupted: Callable[[], object] = lambda: None,
         capture: CaptureWriter | None = None,
         metering: Metering | None = None,
         streams: Streams | None = None,
@@ -45,6 +46,7 @@ class Audience:
         self._media = media
         self._receive = receive
         self._on_lost = on_lost
+        self._on_interrupted = on_interrupted
         self._capture = capture
         self._metering = metering
         self._streams = streams
@@ -114,6 +116,9 @@ class Audience:
         if self._streams:
             self._streams.frame(frame.track, self._now_ns())
         self._media.put(frame)
+
+    def interrupted(self) -> None:
+        self._on_interrupted()
 
     def lost(self, error: ChannelError) -> None:
         self._on_lost(error)

@@ -20,6 +20,7 @@ from recorder.protocol import (
     Done,
     Ended,
     EventBody,
+    Faulted,
     ImageReady,
     Message,
     Metered,
@@ -54,6 +55,7 @@ from storage.spool import RecordingSpool
 
 log = logging.getLogger(__name__)
 
+INTERRUPTED = 111  # `errorCode`: the connection to the channel is away
 _SUPERVISE_SECONDS = 0.25
 _LOCK_SECONDS = 15.0  # a worker that lost its agent ends within 12 s; ours waits 20 s for our first word
 _LOCK_POLL_SECONDS = 0.1
@@ -144,6 +146,7 @@ class _Worker:
             self._media,
             receive=lambda wanted: self._connector.subscribe(wanted),  # noqa: PLW0108  # it is created below
             on_lost=self._channel_lost,
+            on_interrupted=self._channel_interrupted,
             capture=self._capture,
             metering=self._metering,
             streams=self._streams,
@@ -248,6 +251,9 @@ class _Worker:
                 return Refused(reason="bad_request", detail=str(error))
             self._media.put(ImageLoaded(command.url, picture))
         return Done()
+
+    def _channel_interrupted(self) -> None:
+        self._link.report(Faulted(module=0, code=INTERRUPTED, detail="the connection to the channel is interrupted, media goes on"))
 
     def _channel_lost(self, error: ChannelError) -> None:
         self._end("aborted", _why_lost(error), str(error))

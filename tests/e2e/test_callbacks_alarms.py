@@ -158,10 +158,14 @@ async def test_what_can_still_be_put_right_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 async def test_an_encoder_that_is_late_is_told(tmp_path: Path) -> None:
-    async with told(tmp_path, 10006) as (serve, client, there), publisher(serve.hub, 101, app=serve.credentials.app_id):
+    """And none of a recording beside it that keeps up."""
+    async with told(tmp_path, *ALARMS) as (serve, client, there), publisher(serve.hub, 101, app=serve.credentials.app_id):
         recording = await client.start("room", 901, "mix", requests.mix(STORAGE, mp4=False))
+        healthy = await client.start("room", 902, "mix", mix())
         await asyncio.sleep(6)
         assert await alarms(there, recording) == []
         async with starved(serve.worker(recording.sid)):
             await raised(there, recording, time.time(), (10006, None))
-        await recording.stop(at_once=True)
+        assert await alarms(there, healthy) == []
+        for one in (recording, healthy):
+            await one.stop(at_once=True)

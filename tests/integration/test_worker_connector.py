@@ -9,12 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.protocol import State
 
 from recorder.channels import ChannelError, Kicked, Place
 from recorder.channels.hub import HubConnector
 from recorder.frames import EncodedFrame, Track
-from recorder.hub.messages import CLOSE_REPLACED
+from recorder.hub.messages import CLOSE_REPLACED, Roster
 from recorder.peer import Peer
 from recorder.protocol import Done, Lease, Message, PhaseChanged
 from recorder.rtp.negotiation import CodecParameters, Media
@@ -31,6 +32,7 @@ class _Heard:
     def __init__(self) -> None:
         self.frames: list[EncodedFrame] = []
         self.errors: list[ChannelError] = []
+        self.interruptions = 0
 
     def participant_joined(self, uid: int, *, host: bool) -> None: ...
 
@@ -42,6 +44,9 @@ class _Heard:
 
     def frame(self, frame: EncodedFrame) -> None:
         self.frames.append(frame)
+
+    def interrupted(self) -> None:
+        self.interruptions += 1
 
     def lost(self, error: ChannelError) -> None:
         self.errors.append(error)
@@ -111,6 +116,37 @@ async def test_a_new_session_gives_no_frame_twice(tmp_path: Path) -> None:
             assert len(times) > 50
             assert all(b - a > 5_000_000 for a, b in zip(times, times[1:], strict=False))  # noqa: RUF007  # as frames come, 20 or 33 ms
         assert heard.errors == []
+
+
+async def test_a_channel_that_is_away_for_long_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recorder.channels.hub.INTERRUPTED_SECONDS", 1.0)
+
+    async def greet(socket: ServerConnection) -> None:
+        await socket.send(Roster(participants=[]).model_dump_json())
+        await socket.wait_closed()
+
+    server = await serve(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with _connector(f"http://127.0.0.1:{port}") as (connector, heard):
+        await connector.join()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(1.5)
+        assert heard.interruptions == 1
+        async with serve(greet, "127.0.0.1", port) as again:
+            await _until_somebody(again)
+            for socket in again.connections:  # away, and back within half a second
+                await socket.close()
+            await _until_somebody(again)
+            await asyncio.sleep(1.5)
+            assert heard.interruptions == 1
+            assert heard.errors == []
+
+
+async def _until_somebody(server: Server) -> None:
+    async with asyncio.timeout(10):
+        while not [socket for socket in server.connections if socket.state is State.OPEN]:
+            await asyncio.sleep(0.02)
 
 
 async def test_the_line_to_the_agent_is_opened_again_after_nonsense(tmp_path: Path) -> None:

@@ -88,6 +88,11 @@ OF_BODIES: list[tuple[EventBody, int, dict[str, object]]] = [
     (Warned(module=0, code=10001, uid=7), 2, {"msgName": "cloud_recording_warning", "module": 0, "warnCode": 10001, "streamUid": "7"}),
     (ImageFailed(why="time"), 2, {"msgName": "cloud_recording_warning", "module": 0, "warnCode": 10091}),
     (
+        Faulted(module=0, code=111, detail="away"),
+        1,
+        {"msgName": "cloud_recording_error", "module": 0, "errorLevel": 4, "errorCode": 111, "stat": 1, "errorMsg": "away"},
+    ),
+    (
         Faulted(module=1, code=32, level=5, detail="no such bucket"),
         1,
         {"msgName": "cloud_recording_error", "module": 1, "errorLevel": 5, "errorCode": 32, "stat": 1, "errorMsg": "no such bucket"},

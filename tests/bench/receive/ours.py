@@ -33,6 +33,8 @@ class _Listener:
     def frame(self, frame: EncodedFrame) -> None:
         self.frames[frame.track] += 1
 
+    def interrupted(self) -> None: ...
+
     def lost(self, error: ChannelError) -> None:
         raise error
 
