@@ -6,7 +6,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 DEMO_SECONDS ?= 30
-SUITES := tests/unit tests/contract tests/integration tests/e2e
+SUITES := tests/unit tests/contract tests/integration
 ONLY ?=
 ROWS ?=
 
@@ -55,7 +55,8 @@ format: $(DEV) ## let ruff fix and format the code
 test: system-packages ## everything: Debian packages (as root), checks and all tests (at most 20 minutes)
 	@$(MAKE) check
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not alone' $(SUITES)
-	@$(BIN)/python -m pytest -m alone $(SUITES)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not alone' tests/e2e
+	@$(BIN)/python -m pytest -m alone $(SUITES) tests/e2e
 
 bench: $(DEV) ## benchmarks (ONLY=name); one JSON object per line, also in build/bench.json
 	@$(BIN)/python -m tests.bench.run $(if $(ONLY),--only $(ONLY))

@@ -65,7 +65,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         kind = item.path.relative_to(here).parts[0]
-        if kind == "e2e":
-            item.add_marker(pytest.mark.alone)
         if kind in SECONDS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SECONDS[kind]))

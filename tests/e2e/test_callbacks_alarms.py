@@ -156,6 +156,7 @@ async def test_what_can_still_be_put_right_is_told(tmp_path: Path) -> None:
         assert (await there.report()).problems == []
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 async def test_an_encoder_that_is_late_is_told(tmp_path: Path) -> None:
     """And none of a recording beside it that keeps up."""
