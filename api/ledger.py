@@ -150,7 +150,7 @@ def _log(sid: str, body: EventBody) -> None:
         case protocol.Warned(module=module, code=code, detail=detail):
             log.warning("recording impaired", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
         case protocol.Faulted(module=module, code=code, detail=detail):
-            log.error("recording fails", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
+            log.error("a recording reports an error", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
         case protocol.ImageFailed(why=why, detail=detail):
             log.warning("image left out", extra={"sid": sid, "why": why, "detail": detail})
         case protocol.BackupStarted():

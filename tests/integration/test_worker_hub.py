@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recorder.outputs.playlist import render
-from recorder.protocol import Done, FileOpened, Lease, Refused, SetLayout, Stop, Subscribe
+from recorder.protocol import Done, Faulted, FileOpened, Lease, Refused, SetLayout, Stop, Subscribe
 from recorder.settings import Settings
 from recorder.spec import Canvas, Layout, RecordingSpec, Subscription, UidRule
 from recorder.tools import measure
@@ -154,6 +154,19 @@ async def test_without_a_hub_the_recording_fails_with_a_reason(tmp_path: Path) -
         await worker.until(lambda: worker.ended is not None, 30)
         assert worker.ended is not None
         assert (worker.ended.outcome, worker.ended.reason) == ("failed", "channel")
+
+
+async def test_a_channel_that_is_away_is_an_error_and_no_end(tmp_path: Path) -> None:
+    at = settings(tmp_path)
+    async with TestedWorker(at, _spec("mix", max_idle_seconds=60)).running() as worker:
+        async with hub(at):
+            await worker.until(lambda: "ready" in worker.phases(), 30)
+        await worker.until(lambda: any(isinstance(r.body, Faulted) for r in worker.reports), 15)
+        async with hub(at):
+            await asyncio.sleep(2)
+            assert [(r.body.module, r.body.code, r.body.level) for r in worker.reports if isinstance(r.body, Faulted)] == [(0, 111, 4)]
+            assert worker.ended is None
+            await worker.stop()
 
 
 async def test_who_is_wanted_may_change_while_joining(tmp_path: Path) -> None:
