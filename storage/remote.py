@@ -220,7 +220,7 @@ class RemoteStore:
 
     def _put_file(self, key: str, file: BinaryIO, content: Content) -> str:
         file.seek(0)
-        return self._client.put(key, file, content)
+        return self._client.put(key, file if content.size else b"", content)  # "requests" would send an empty file in chunks
 
     def _put_parts(self, key: str, file: BinaryIO, content: Content) -> str:
         self._abort_leftovers(key)
