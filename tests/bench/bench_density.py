@@ -18,6 +18,7 @@ LATE = 0.001
 RUNS = 3
 SECONDS = 60
 PROBE_SECONDS = 15
+PROBES = 3
 
 
 class DensityFailed(Exception):
@@ -42,9 +43,12 @@ def late(kind: str, count: int, seconds: float) -> float:
 
 
 def _largest(kind: str, first: int, step: int) -> int:
-    """Look for the limit with short runs, then go down from there with long ones."""
+    """Look for the limit with short runs, then go down from there with long ones, which decide.
+
+    A short run is spoilt by one disturbance from outside, so what it refuses is tried again.
+    """
     count = first
-    while late(kind, count + step, PROBE_SECONDS) <= LATE:
+    while any(late(kind, count + step, PROBE_SECONDS) <= LATE for _ in range(PROBES)):
         count += step
     while count > 0 and statistics.median(late(kind, count, SECONDS) for _ in range(RUNS)) > LATE:
         count -= max(step // 2, 1)
