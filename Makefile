@@ -52,7 +52,7 @@ format: $(DEV) ## let ruff fix and format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-test: system-packages ## everything: Debian packages (as root), checks and all tests (at most 20 minutes)
+test: system-packages ## everything: Debian packages (as root), checks and all tests (22 minutes on two processors)
 	@$(MAKE) check
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not alone' $(SUITES)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not alone' tests/e2e

@@ -66,11 +66,11 @@ class ObjectStore(Protocol):
     `PermanentStorageError`.
     """
 
-    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, source: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         """Store a file under `key`, replacing what is there; returns when the store has verified the bytes.
 
         Raises:
-            LocalFileError: `path` cannot be read or does not have this `sha256`.
+            LocalFileError: `source` cannot be read or does not have this `sha256`.
         """
 
     def put_bytes(self, key: str, data: bytes, *, content_type: str, cache_control: str) -> Stored: ...

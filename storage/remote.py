@@ -105,9 +105,9 @@ class RemoteStore:
         self._may_head = True
         self._memory = BoundedSemaphore(PARALLEL_PARTS)
 
-    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, source: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         try:
-            with path.open("rb") as file:
+            with source.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 if size > self._client.multipart_over_bytes:
@@ -248,8 +248,8 @@ class RemoteStore:
                         break
                     sha256.update(data)
                     sent.append(threads.submit(self._put_part, key, upload, len(sent) + 1, data))
-                    release = turn.pop_all().close
-                    sent[-1].add_done_callback(lambda _, release=release: release())  # type: ignore[misc]  # a default
+                    turn.pop_all()
+                    sent[-1].add_done_callback(lambda _: self._memory.release())
         parts = [part.result() for part in sent]
         if sha256.hexdigest() != content.sha256:
             raise LocalFileError("the file is no longer what was committed")

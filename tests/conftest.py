@@ -1,4 +1,4 @@
-"""What all tests share: a time limit by kind, so that a hanging test names itself instead of stopping the run."""
+"""What all tests share: a time limit by kind, so that a hanging test names itself; a look for secrets; reports that can be sent."""
 
 import os
 from collections.abc import Generator

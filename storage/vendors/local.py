@@ -33,13 +33,13 @@ class LocalStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+    def put(self, key: str, source: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
         try:
-            source = path.open("rb")
+            file = source.open("rb")
         except OSError as error:
             raise LocalFileError(f"the file cannot be read: {error.strerror}") from error
-        with source:
-            return self._put(key, iter(lambda: source.read(1 << 20), b""), sha256)
+        with file:
+            return self._put(key, iter(lambda: file.read(1 << 20), b""), sha256)
 
     def put_bytes(self, key: str, data: bytes, *, content_type: str, cache_control: str) -> Stored:
         return self._put(key, iter((data,)), hashlib.sha256(data).hexdigest())

@@ -99,8 +99,8 @@ class Bucket:
         self.dangling: list[tuple[str, str]] = []
         self._lock = threading.Lock()
 
-    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
-        with path.open("rb") as file:
+    def put(self, key: str, source: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+        with source.open("rb") as file:
             data = file.read()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise LocalFileError("other bytes")

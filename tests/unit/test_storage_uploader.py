@@ -43,8 +43,8 @@ class FakeStore:
         self.closed = False
         self._lock = threading.Lock()
 
-    def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
-        with path.open("rb") as file:
+    def put(self, key: str, source: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+        with source.open("rb") as file:
             data = file.read()
         assert hashlib.sha256(data).hexdigest() == sha256
         self.headers[key] = content_type, cache_control
@@ -276,12 +276,12 @@ async def test_storage_uploader_tells_a_file_that_is_gone_and_goes_on(tmp_path: 
     store = bench.store
 
     class Reading(FakeStore):
-        def put(self, key: str, path: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
+        def put(self, key: str, source: Source, *, content_type: str, cache_control: str, sha256: str) -> Stored:
             from storage.errors import LocalFileError
 
-            if isinstance(path, Path) and not path.exists():
+            if isinstance(source, Path) and not source.exists():
                 raise LocalFileError("gone")
-            return store.put(key, path, content_type=content_type, cache_control=cache_control, sha256=sha256)
+            return store.put(key, source, content_type=content_type, cache_control=cache_control, sha256=sha256)
 
     bench.store = Reading()
     gone, there = bench.file("1.ts"), bench.file("2.ts")
