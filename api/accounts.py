@@ -15,7 +15,7 @@ from typing import Final, Literal
 from sqlalchemy import BindParameter, ColumnElement, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.digests import MOST_SECRETS, Digests, Role, new_secret
+from api.digests import MOST_SECRETS, Digests, Known, Role, new_secret
 from api.masterkey import MasterKey, load_master_key
 from api.store import Store, open_store
 from api.tables import App, Customer, Operator, Recording, Secret
@@ -172,6 +172,17 @@ class Accounts:
                 or 0
             )
 
+    async def digest_again(self, role: Role, owner_id: str, secret: str) -> bool:
+        """Keep the digest of a secret under the current master key; False: it is so already, or it is no valid secret."""
+        valid = select(Secret).where(Secret.role == role, Secret.owner_id == owner_id, self._valid())
+        async with self._store.write() as session:
+            rows = (await session.scalars(valid.with_for_update())).all()
+            fit = self._digests.fit(role, owner_id, secret, [Known(row.digest, row.key_id) for row in rows])
+            if fit is None or fit.again is None:
+                return False
+            rows[fit.position].digest, rows[fit.position].key_id = fit.again.digest, fit.again.key_id
+        return True
+
     async def set_customer(self, customer_id: str, *, max_recordings: int | None) -> None:
         """Change how many recordings it may have at the same time, over all its apps; None: any number."""
         async with self._store.write() as session:
@@ -250,8 +261,8 @@ class Accounts:
 
     def _issue(self, session: AsyncSession, role: Role, owner_id: str, secret: str) -> Issued:
         secret_id = secrets.token_hex(4)
-        digest = self._digests.of(role, owner_id, secret)
-        session.add(Secret(id=secret_id, role=role, owner_id=owner_id, digest=digest, created_ms=self._now_ms()))
+        made = self._digests.of(role, owner_id, secret)
+        session.add(Secret(id=secret_id, role=role, owner_id=owner_id, digest=made.digest, key_id=made.key_id, created_ms=self._now_ms()))
         return Issued(owner_id, secret_id, secret)
 
     def _valid(self) -> ColumnElement[bool]:
@@ -288,16 +299,16 @@ class Certificates:
     """Apps' certificates at rest."""
 
     def __init__(self, key: MasterKey) -> None:
-        self._safe = Safe(key, "app certificate")
+        self.safe = Safe(key, "app certificate")
 
     def seal(self, app_id: str, certificate: str) -> bytes:
-        return self._safe.seal(certificate.encode(), app_id)
+        return self.safe.seal(certificate.encode(), app_id)
 
     def open(self, app: App) -> str | None:
         """Raises:
         cryptography.exceptions.InvalidTag: it was sealed with another master key.
         """
-        return self._safe.open(app.sealed_certificate, app.id).decode() if app.sealed_certificate else None
+        return self.safe.open(app.sealed_certificate, app.id).decode() if app.sealed_certificate else None
 
 
 async def forget_expired(store: Store, now_ms: int) -> None:

@@ -1,13 +1,17 @@
 """Who calls: customers and operators with HTTP Basic credentials, and the app ids that customers own."""
 
+import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Callable
+from typing import Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.accounts import ID, unix_ms, valid_at
-from api.digests import MOST_SECRETS, Digests, Role
+from api.digests import MOST_SECRETS, Digests, Known, Role
 from api.errors import Gate, GatewayError
 from api.lockout import Lockout
 from api.masterkey import MasterKey
@@ -15,10 +19,14 @@ from api.store import Store
 from api.tables import App, Secret
 from recorder import metrics
 
+log = logging.getLogger(__name__)
+
+_TRY_AGAIN_SECONDS: Final = 5.0
+
 # Built once, and one statement: each call runs it.
 _APP_OWNER = select(App.__table__.c.customer_id).where(App.id == bindparam("app_id"), App.removed_ms.is_(None)).scalar_subquery()
 _KNOWN = (
-    select(Secret.__table__.c.digest, _APP_OWNER.label("app_owner"))
+    select(Secret.__table__.c.digest, Secret.__table__.c.key_id, _APP_OWNER.label("app_owner"))
     .where(Secret.role == bindparam("role"), Secret.owner_id == bindparam("owner_id"), valid_at(bindparam("now_ms")))
     .order_by(Secret.created_ms.desc())
     .limit(MOST_SECRETS)
@@ -31,6 +39,29 @@ class Gatekeeper:
         self._digests = Digests(key)
         self._lockout = lockout or Lockout()
         self._now_ms = now_ms
+        self._again: dict[tuple[Role, str, bytes], Known] = {}  # digests of those who signed in, under the current master key
+        self._due = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the digests of those who sign in under the current master key, until cancelled. No call waits for it."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                await self._digest_again()
+            except (SQLAlchemyError, OSError):
+                log.exception("digests could not be kept under the current master key")
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+                self._due.set()
+
+    async def _digest_again(self) -> None:
+        due = dict(self._again)
+        async with self._store.write() as session:
+            for (role, owner_id, digest), again in due.items():
+                kept = (Secret.role == role, Secret.owner_id == owner_id, Secret.digest == digest)
+                await session.execute(update(Secret).where(*kept).values(digest=again.digest, key_id=again.key_id))
+        for one in due:
+            del self._again[one]
 
     async def customer(self, authorization: str | None, address: str, app_id: str | None = None) -> str:
         """The id of the customer who sent this Authorization header.
@@ -62,13 +93,16 @@ class Gatekeeper:
         async with self._store.read() as session:
             given = {"role": role, "owner_id": name, "now_ms": self._now_ms(), "app_id": asked_app}
             known = (await session.execute(_KNOWN, given)).all()
-        fits = self._digests.fits(role, name, secret, [row.digest for row in known])
+        fit = self._digests.fit(role, name, secret, [Known(row.digest, row.key_id) for row in known])
         self._check_lock(caller, address)  # others failed while this one waited
-        if not fits:
+        if fit is None:
             self._lockout.failed(caller, address)
             metrics.AUTHZ_DENIED.labels("login").inc()
             raise GatewayError(Gate.BAD_CREDENTIALS)
         self._lockout.succeeded(caller, address)
+        if fit.again:
+            self._again[role, name, known[fit.position].digest] = fit.again
+            self._due.set()
         return name, known[0].app_owner
 
     def _check_lock(self, caller: str, address: str) -> None:

@@ -2,10 +2,11 @@
 
 import hmac
 import secrets
+from collections.abc import Sequence
 from hmac import compare_digest
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
-from api.masterkey import MasterKey
+from api.masterkey import Key, MasterKey
 
 Role = Literal["customer", "operator"]
 
@@ -16,19 +17,40 @@ _PURPOSES: Final[dict[Role, str]] = {"customer": "customer secrets", "operator":
 _NOBODYS: Final = b"\0" * 32
 
 
+class Known(NamedTuple):
+    """A digest as it is kept."""
+
+    digest: bytes
+    key_id: str | None  # of the master key that it was made with; None: not known
+
+
+class Fit(NamedTuple):
+    position: int  # among the known
+    again: Known | None  # to be kept in its place, where that was made with an older key
+
+
 class Digests:
     def __init__(self, key: MasterKey) -> None:
-        self._keys = {role: key.derive(purpose) for role, purpose in _PURPOSES.items()}
+        self._key = key
 
-    def of(self, role: Role, owner_id: str, secret: str) -> bytes:
-        return hmac.digest(self._keys[role], f"{owner_id}:{secret}".encode(errors="surrogatepass"), "sha256")
+    def of(self, role: Role, owner_id: str, secret: str) -> Known:
+        return _digest(self._key.current, role, owner_id, secret)
 
-    def fits(self, role: Role, owner_id: str, secret: str, known: list[bytes]) -> bool:
-        """Whether `secret` is one of the `known`, in a time that depends on neither."""
-        given = self.of(role, owner_id, secret)
-        compared = [*known[:MOST_SECRETS], *(_NOBODYS for _ in range(MOST_SECRETS - len(known)))]
-        return any([compare_digest(given, digest) for digest in compared])  # noqa: C419  # a generator would stop at the first
+    def fit(self, role: Role, owner_id: str, secret: str, known: Sequence[Known]) -> Fit | None:
+        """Which of the `known` is that of `secret`, in a time that depends on neither."""
+        keys = self._key.all(naming=[one.key_id for one in known if one.key_id])
+        given = [_digest(key, role, owner_id, secret) for key in keys]
+        compared = [*(one.digest for one in known[:MOST_SECRETS]), *(_NOBODYS for _ in range(MOST_SECRETS - len(known)))]
+        found = [at for at, digest in enumerate(compared) for one in given if compare_digest(one.digest, digest)]
+        if not found:
+            return None
+        return Fit(found[0], None if known[found[0]].key_id == given[0].key_id else given[0])
 
 
 def new_secret() -> str:
     return secrets.token_hex(SECRET_BYTES)
+
+
+def _digest(key: Key, role: Role, owner_id: str, secret: str) -> Known:
+    keyed = key.derive(_PURPOSES[role])
+    return Known(hmac.digest(keyed, f"{owner_id}:{secret}".encode(errors="surrogatepass"), "sha256"), key.id)

@@ -86,10 +86,10 @@ class Signers:
     """Endpoints' secrets at rest."""
 
     def __init__(self, key: MasterKey) -> None:
-        self._safe = Safe(key, "callback secret")
+        self.safe = Safe(key, "callback secret")
 
     def seal(self, app_id: str, secret: str) -> bytes:
-        return self._safe.seal(secret.encode(), app_id)
+        return self.safe.seal(secret.encode(), app_id)
 
     def open(self, endpoint: Endpoint, now_ms: int) -> tuple[str, ...]:
         """Those that are valid, the newest first.
@@ -100,7 +100,7 @@ class Signers:
         sealed = [endpoint.sealed_secret]
         if endpoint.sealed_old_secret is not None and (endpoint.old_until_ms or 0) > now_ms:
             sealed.append(endpoint.sealed_old_secret)
-        return tuple(self._safe.open(one, endpoint.app_id).decode() for one in sealed)
+        return tuple(self.safe.open(one, endpoint.app_id).decode() for one in sealed)
 
 
 class Endpoints:

@@ -30,6 +30,22 @@ async def ensure_first_credentials(settings: Settings, accounts: Accounts) -> No
         await _create(accounts, "operator", *_kept(settings.operator_file, _OPERATOR_KEYS))
 
 
+def still_kept(settings: Settings) -> list[tuple[Role, str, str]]:
+    """Role, id and secret in the files of the first start that nobody has deleted.
+
+    Raises:
+        ConfigError: such a file is damaged.
+    """
+    kept: list[tuple[Role, str, str]] = []
+    if settings.credentials_file.exists():
+        customer_id, secret, _ = _kept(settings.credentials_file, _CUSTOMER_KEYS)
+        kept.append(("customer", customer_id, secret))
+    if settings.operator_file.exists():
+        operator_id, secret = _kept(settings.operator_file, _OPERATOR_KEYS)
+        kept.append(("operator", operator_id, secret))
+    return kept
+
+
 async def _create(accounts: Accounts, role: Role, owner_id: str, secret: str, app_id: str | None = None) -> None:
     try:
         await accounts.create(role, owner_id=owner_id, secret=secret, app_id=app_id, name="first")

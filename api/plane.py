@@ -94,6 +94,7 @@ async def open_plane(
         )
         delivery = Delivery(store=store, outbox=outbox, sender=sender, signers=signers, schedule=settings.callbacks.retries, now_ms=now_ms)
         endpoints = Endpoints(store=store, signers=signers, sender=sender, now_ms=now_ms)
+        gatekeeper = Gatekeeper(store, key, now_ms=now_ms)
         rates = Buckets(per_second=settings.api.requests_per_second)
 
         async def ready() -> str | None:
@@ -102,11 +103,11 @@ async def open_plane(
 
         await stops.forget_senders()
         async with bus.listening(), TaskGroup() as group:
-            lasting = [group.create_task(work) for work in (recovery.run(), delivery.run())]
+            lasting = [group.create_task(work) for work in (recovery.run(), delivery.run(), gatekeeper.run())]
             yield ControlPlane(
                 app=create_app(
                     service=service,
-                    gatekeeper=Gatekeeper(store, key, now_ms=now_ms),
+                    gatekeeper=gatekeeper,
                     rates=rates,
                     usage=UsageReports(store),
                     usage_settings=settings.usage,

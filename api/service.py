@@ -22,7 +22,7 @@ from api.lifecycle import Status
 from api.listing import files_of
 from api.notices import Notices
 from api.quotas import Quotas
-from api.resource import Resource, ResourceIdError, ResourceIds
+from api.resource import OpenedId, Resource, ResourceIdError, ResourceIds
 from api.stops import Stops
 from api.store import Store
 from api.tables import App, File, Recording, Slice
@@ -129,23 +129,25 @@ class Service:
     async def start(self, caller: Caller, resource_id: str, spec: RecordingSpec, parameters: object) -> None:
         """Have `spec` recorded. `parameters` are those it was made from."""
         try:
-            resource, key = self._resources.open(resource_id)
+            opened = self._resources.open(resource_id)
         except ResourceIdError as error:
             raise ServiceError(Fault.UNREADABLE_RESOURCE) from error
+        resource = opened.resource
         if resource.customer_id != caller.customer_id:
             metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.UNREADABLE_RESOURCE)
         if (resource.app_id, resource.channel, resource.uid) != (caller.app_id, spec.channel, str(spec.uid)):
             raise ServiceError(Fault.WRONG_IDENTITY)
-        async with self._turns.setdefault(key, asyncio.Lock()):  # else each of many repeats would take its turn to write
-            first = await self._started_with(key) or await self._insert(spec, resource, key, parameters)
+        async with self._turns.setdefault(opened.key, asyncio.Lock()):  # else each of many repeats would take its turn to write
+            first = await self._started_with(opened.key) or await self._insert(spec, opened, parameters)
         if first:
             raise await self._repeated(first.sid)
         await self._offer(spec.sid, Load.of(spec))
         metrics.RECORDINGS_STARTED.labels(spec.mode).inc()
 
-    async def _insert(self, spec: RecordingSpec, resource: Resource, key: str, parameters: object) -> Recording | None:
+    async def _insert(self, spec: RecordingSpec, opened: OpenedId, parameters: object) -> Recording | None:
         """Write the recording down; None, or the recording that another control plane wrote for this resourceId."""
+        resource = opened.resource
         if not -_SKEW_MS <= self._now_ms() - resource.issued_ms <= START_WITHIN_MS:
             raise ServiceError(Fault.RESOURCE_EXPIRED)
         if resource.parameter_digest not in (None, _digest(parameters)):
@@ -156,9 +158,9 @@ class Service:
         try:
             async with self._store.write() as session:
                 await self._quotas.admit(session, spec.app_id)
-                session.add(self._new_row(spec, resource, key))
+                session.add(self._new_row(spec, opened))
         except IntegrityError as error:
-            first = await self._started_with(key)
+            first = await self._started_with(opened.key)
             if first is None:
                 await self._tell_conflict(spec)
                 raise ServiceError(Fault.TASK_CONFLICT) from error
@@ -264,7 +266,7 @@ class Service:
         row = await self._look_up(target)
         await self._change(row, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
 
-    def _new_row(self, spec: RecordingSpec, resource: Resource, key: str) -> Recording:
+    def _new_row(self, spec: RecordingSpec, opened: OpenedId) -> Recording:
         assert spec.storage
         now_ms = self._now_ms()
         string_list = spec.mode == "mix" and not spec.mp4
@@ -274,9 +276,10 @@ class Service:
             channel=spec.channel,
             uid=spec.uid,
             mode=spec.mode,
-            resource_key=key,
+            resource_key=opened.key,
+            resource_key_id=opened.master_key_id,
             created_ms=now_ms,
-            control_until_ms=now_ms + resource.expires_hours * _HOUR_MS,
+            control_until_ms=now_ms + opened.resource.expires_hours * _HOUR_MS,
             listing="none" if spec.snapshots else "string" if string_list else "json",
             prefix=spec.storage.folder,
             audio=spec.audio,
@@ -343,12 +346,13 @@ class Service:
     async def _find(self, target: Target, session: AsyncSession) -> Recording:
         """The recording, when it is the caller's and can still be controlled; otherwise it looks like one that never was."""
         try:
-            resource, key = self._resources.open(target.resource_id)
+            opened = self._resources.open(target.resource_id)
         except ResourceIdError as error:
             raise ServiceError(Fault.NO_SUCH_TASK) from error
+        resource = opened.resource
         row = await session.get(Recording, target.sid) if _SID.fullmatch(target.sid) else None
         foreign = (resource.customer_id, resource.app_id) != (target.caller.customer_id, target.caller.app_id)
-        if foreign or row is None or row.resource_key != key:
+        if foreign or row is None or row.resource_key != opened.key:
             if foreign:
                 metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.NO_SUCH_TASK)

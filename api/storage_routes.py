@@ -77,6 +77,6 @@ async def change_storage(sid: str, body: StorageRequest, who: CallerOf, doing: S
 
 @storage_router.get("/v1/ext/keys")
 async def keys(request: Request) -> SigningKeys:
-    """The public keys that manifests of this deployment are signed with."""
+    """The public keys that verify manifests of this deployment: the one that signs now, then those that did before."""
     signer: Signer = request.app.state.signer
-    return SigningKeys(keys=[SigningKey(id=signer.key_id, pem=signer.public_pem)])
+    return SigningKeys(keys=[SigningKey(id=one.id, pem=one.pem) for one in signer.published()])

@@ -35,7 +35,8 @@ class Secret(Table):
     id: Mapped[str] = mapped_column(String(16), primary_key=True)  # names it, and tells nothing about it
     role: Mapped[str] = mapped_column(String(8))  # customer, operator
     owner_id: Mapped[str] = mapped_column(String(64))
-    digest: Mapped[bytes] = mapped_column(LargeBinary)  # keyed by the master key
+    digest: Mapped[bytes] = mapped_column(LargeBinary)  # keyed by the master key of this id:
+    key_id: Mapped[str | None] = mapped_column(String(8))  # None: one that was there before keys had ids
     created_ms: Mapped[int]
     expires_ms: Mapped[int | None]
 
@@ -66,6 +67,7 @@ class Recording(Table):
     worker_uid: Mapped[int | None]  # as whom the present worker is in the channel; None: `uid`
     mode: Mapped[str] = mapped_column(String(16))
     resource_key: Mapped[str] = mapped_column(String(32), unique=True)  # one recording per resourceId
+    resource_key_id: Mapped[str | None] = mapped_column(String(8))  # id of the master key that opens the resourceId; None: as above
     created_ms: Mapped[int]
     control_until_ms: Mapped[int]  # afterwards nobody can query or stop it; it goes on
 

@@ -89,7 +89,7 @@ def _keys(given: bytes | None, config: Path | None) -> list[Ed25519PublicKey]:
         path = load(config).key_file
         if not path.exists():
             raise click.UsageError("give --key (or --unsigned): this machine has no key of a deployment")
-        pems = [Signer(load_master_key(path)).public_pem]
+        pems = [one.pem for one in Signer(load_master_key(path)).published()]
     else:
         pems = _pems(given)
     try:
