@@ -11,12 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidTag
+from sqlalchemy import select
 
-from api.masterkey import write_private
+from api.accounts import AppChange, Certificates
+from api.masterkey import MasterKey, read, write_private
+from api.rotation import open_rotation
 from api.store import open_store
+from api.tables import App
 from recorder.protocol import Done, Event, Metered, PhaseChanged, UsedTime
 from recorder.settings import Settings
+from tests.canary import secret
 from tests.contract.conftest import a_deployment, eventually, open_world
+from tests.rotation import whole_rotation
 
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
@@ -132,6 +139,42 @@ async def test_usage_is_summed_and_paged(database_url: str, tmp_path: Path) -> N
             assert len(rows) == count
             assert sum(row["seconds"]["hd"] for row in rows) == 8
             assert [month["minutes"] for month in page["months"]] == [{"hd": 1}] * 2
+
+
+async def test_the_master_key_is_rotated(database_url: str, tmp_path: Path) -> None:
+    await whole_rotation(tmp_path / "data", database_url=database_url)
+
+
+def opens(certificates: Certificates, app: App) -> bool:
+    try:
+        return certificates.open(app) is not None
+    except InvalidTag:
+        return False
+
+
+async def test_a_rotation_waits_for_nobody_who_holds_a_row(database_url: str, tmp_path: Path) -> None:
+    settings = a_deployment(tmp_path / "data", database_url=database_url)
+    async with open_world(settings) as world:
+        held, free = [await world.accounts.create_app((await world.accounts.list_all("customer"))[0].id) for _ in range(2)]
+        for app_id in (held, free):
+            await world.accounts.set_app(app_id, AppChange(certificate=secret("certificate-in-postgres")))
+
+        async def keys_of() -> dict[str, bool]:
+            new = Certificates(MasterKey(read(settings.key_file).secrets[0]))
+            async with world.plane.store.read() as session:
+                apps = {app.id: app for app in (await session.scalars(select(App).where(App.id.in_((held, free))))).all()}
+            return {name: opens(new, app) for name, app in apps.items()}
+
+        async with open_rotation(settings) as rotation, asyncio.TaskGroup() as group:
+            async with world.plane.store.write() as session:
+                await session.get(App, held, with_for_update=True)
+                rotating = group.create_task(rotation.rotate())
+                async with asyncio.timeout(5):
+                    while await keys_of() != {held: False, free: True}:
+                        await asyncio.sleep(0.02)
+                assert not rotating.done()
+        assert rotating.result().sealed["certificates of apps"] == 2
+        assert await keys_of() == {held: True, free: True}
 
 
 async def test_control_planes_that_start_together_make_one_customer(database_url: str, tmp_path: Path) -> None:

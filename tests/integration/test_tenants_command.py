@@ -303,7 +303,7 @@ async def test_customers_of_the_version_before_still_sign_in(tmp_path: Path) -> 
     key, path = load_master_key(tmp_path / "master.key"), tmp_path / "recorder.db"
     migrated(path, "0001")
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("INSERT INTO customers VALUES ('me', ?, 7)", (Digests(key).of("customer", "me", "s" * 32),))
+        database.execute("INSERT INTO customers VALUES ('me', ?, 7)", (Digests(key).of("customer", "me", "s" * 32).digest,))
         database.execute("INSERT INTO apps VALUES ('app', 'me', 7)")
         database.commit()
     async with open_store(f"sqlite+aiosqlite:///{path}") as store:
@@ -313,7 +313,7 @@ async def test_customers_of_the_version_before_still_sign_in(tmp_path: Path) -> 
         assert (app.certificate, app.open_channels, app.max_recordings) == (False, False, None)
     migrated(path, "0001")
     with contextlib.closing(sqlite3.connect(path)) as database:
-        assert database.execute("SELECT * FROM customers").fetchall() == [("me", 7, Digests(key).of("customer", "me", "s" * 32))]
+        assert database.execute("SELECT * FROM customers").fetchall() == [("me", 7, Digests(key).of("customer", "me", "s" * 32).digest)]
 
 
 def migrated(path: Path, revision: str) -> None:

@@ -1,0 +1,156 @@
+"""The master key is rotated beside a running control plane; with what is interrupted, damaged or missing."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api import rotation as module
+from api.accounts import AccountError, AppChange
+from api.masterkey import MasterKey, load_master_key, read
+from api.rotation import Rotation, open_rotation
+from api.store import Store
+from api.tables import App, Secret
+from tests.canary import secret
+from tests.contract.conftest import Caller, World
+from tests.rotation import digested_with, dump, refused, signs_in, whole_rotation
+
+
+async def test_the_whole_rotation(tmp_path: Path) -> None:
+    await whole_rotation(tmp_path / "data")
+
+
+async def test_no_byte_sealed_with_the_old_key_is_left_in_the_files_of_sqlite(world: World) -> None:
+    await world.accounts.set_app(world.caller.app_id, AppChange(certificate=secret("certificate-in-files")))
+    there, _ = await dump(world)
+    (sealed,) = there.blobs.values()
+
+    def kept() -> bytes:
+        return b"".join(file.read_bytes() for file in world.settings.data_dir.glob("recorder.db*"))
+
+    assert sealed in kept()
+    async with open_rotation(world.settings) as rotation:
+        done = await rotation.rotate()
+    assert done.log_cleared
+    assert sealed not in kept()
+
+
+class Interrupted(Exception):
+    """Stands for the end of the process."""
+
+
+class Ending:
+    """A store whose user is ended after some transactions."""
+
+    def __init__(self, store: Store, transactions: int) -> None:
+        self._store = store
+        self._left = transactions
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        if not self._left:
+            raise Interrupted
+        self._left -= 1
+        async with self._store.write() as session:
+            yield session
+
+    def read(self) -> contextlib.AbstractAsyncContextManager[AsyncSession]:
+        return self._store.read()
+
+    async def scrub(self) -> bool:
+        return await self._store.scrub()
+
+
+@pytest.mark.parametrize("transactions", range(6))
+async def test_a_rotation_that_is_interrupted_anywhere_is_finished_later(
+    world: World, transactions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BATCH", 2)
+    for number in range(7):
+        app_id = await world.accounts.create_app((await world.accounts.list_all("customer"))[0].id)
+        await world.accounts.set_app(app_id, AppChange(certificate=secret(f"certificate-{number:02}")))
+    key = load_master_key(world.settings.key_file)
+    broken = Rotation(settings=world.settings, store=Ending(world.plane.store, transactions), key=key)  # type: ignore[arg-type]  # a fake
+    with pytest.raises(Interrupted):  # it takes four for seven apps, and one for each of the first secrets
+        await broken.rotate()
+    there, apps = await dump(world)
+    new, old = (MasterKey(one) for one in read(world.settings.key_file).secrets)
+    assert len(there.opened_with(new, apps)) == min(2 * transactions, 7)
+    assert len(there.opened_with(old, apps)) == 7 - min(2 * transactions, 7)
+    assert await signs_in(world.caller)
+    async with open_rotation(world.settings) as rotation:
+        done = await rotation.reseal()
+        assert done.sealed["certificates of apps"] == 7 - min(2 * transactions, 7)
+        assert done.current == new.current.id
+    there, apps = await dump(world)
+    assert len(there.opened_with(new, apps)) == 7
+
+
+async def test_what_no_key_opens_is_named_and_keeps_the_old_keys(world: World) -> None:
+    await world.accounts.set_app(world.caller.app_id, AppChange(certificate=secret("certificate-damaged")))
+    async with world.plane.store.write() as session:
+        await session.execute(update(App).values(sealed_certificate=b"x" * 60))
+    async with open_rotation(world.settings) as rotation:
+        done = await rotation.rotate()
+        words = f"1 certificate of an app that no key in the file opens ({world.caller.app_id})"
+        assert (done.sealed["certificates of apps"], words in done.left) == (0, True)
+        assert words in await refused(rotation)
+        await world.accounts.set_app(world.caller.app_id, AppChange(drop_certificate=True))
+        assert words not in await refused(rotation)
+
+
+async def test_the_files_of_the_first_start_may_be_gone(world: World) -> None:
+    """Then a digest is made again when its customer signs in, and an operator's when the operator gets another secret."""
+    operator = (await world.accounts.list_all("operator"))[0].id
+    customer = (await world.accounts.list_all("customer"))[0].id
+    for file in (world.settings.credentials_file, world.settings.operator_file):
+        file.unlink()
+    async with open_rotation(world.settings) as rotation:
+        done = await rotation.rotate()
+        assert done.digests == 0
+        assert [one.split(" (")[0] for one in done.left] == [
+            "1 secret of customers not used since the rotation",
+            "1 secret of operators not used since the rotation",
+        ]
+        assert await signs_in(world.caller)
+        await digested_with(world, customer, done.current)
+        await world.accounts.rotate("operator", operator, old_end_in_ms=0)
+        assert await rotation.left() == []
+
+
+async def test_a_wrong_secret_makes_no_digest_again(world: World) -> None:
+    customer = await world.accounts.create("customer")
+    async with open_rotation(world.settings) as rotation:
+        await rotation.rotate()
+        assert not await signs_in(Caller(world.http(customer.id, "guess"), ""))
+        assert await signs_in(world.caller)  # one that is written down only later, if at all
+        assert any(customer.secret_id in one for one in await rotation.left())
+
+
+async def test_a_database_of_the_version_before_needs_its_key(world: World) -> None:
+    async with world.plane.store.write() as session:
+        await session.execute(update(Secret).values(key_id=None))
+    for file in (world.settings.credentials_file, world.settings.operator_file):
+        file.unlink()
+    async with open_rotation(world.settings) as rotation:
+        assert await rotation.drop() == []  # the only key
+        await rotation.rotate()
+        assert "1 secret of customers not used since" in await refused(rotation)
+        assert await signs_in(world.caller)
+
+
+async def test_a_key_that_was_added_is_made_current_later(world: World) -> None:
+    async with open_rotation(world.settings) as rotation:
+        (first,) = rotation.key_ids
+        added = rotation.add()
+        assert rotation.key_ids == [first, added]
+        assert await signs_in(world.caller)
+        with pytest.raises(AccountError, match="there is no key 'deadbeef'"):
+            await rotation.rotate("deadbeef")
+        assert (await rotation.rotate(added)).current == added
+        assert rotation.key_ids == [added, first]
+        assert (await rotation.rotate(added)).current == added
+        assert rotation.key_ids == [added, first]
