@@ -66,6 +66,7 @@ class MasterKey:
         """Without `path`: these, for good. With it: those of this file, which must hold some."""
         self._path = path
         self._seen: tuple[int, ...] | None = self._look()
+        self._problem = ""  # why the file could not be read the last time
         content = Content(secrets, former) if path is None else read(path)
         self._keys, self._former = content.keys, content.former
 
@@ -118,8 +119,11 @@ class MasterKey:
         try:
             content = read(self._path)
         except ConfigError as error:
-            log.error("the master key cannot be read again: the keys read before stay in use", extra={"why": str(error)})  # noqa: TRY400  # a traceback says no more
+            if str(error) != self._problem:
+                self._problem = str(error)
+                log.error("the master key cannot be read again: the keys read before stay in use", extra={"why": self._problem})  # noqa: TRY400  # a traceback says no more
             return
+        self._problem = ""
         if content != Content(tuple(key._secret for key in self._keys), self._former):
             self._keys, self._former = content.keys, content.former
             log.info("the file of the master key has changed", extra={"keys": [key.id for key in self._keys]})

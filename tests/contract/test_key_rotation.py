@@ -126,7 +126,6 @@ async def test_a_wrong_secret_makes_no_digest_again(world: World) -> None:
     async with open_rotation(world.settings) as rotation:
         await rotation.rotate()
         assert not await signs_in(Caller(world.http(customer.id, "guess"), ""))
-        assert await signs_in(world.caller)  # one that is written down only later, if at all
         assert any(customer.secret_id in one for one in await rotation.left())
 
 
