@@ -36,6 +36,7 @@ _KNOWN = (
 class Gatekeeper:
     def __init__(self, store: Store, key: MasterKey, *, lockout: Lockout | None = None, now_ms: Callable[[], int] = unix_ms) -> None:
         self._store = store
+        self._key = key
         self._digests = Digests(key)
         self._lockout = lockout or Lockout()
         self._now_ms = now_ms
@@ -55,9 +56,12 @@ class Gatekeeper:
                 self._due.set()
 
     async def _digest_again(self) -> None:
-        due = dict(self._again)
+        due = dict(sorted(self._again.items()))  # in one order, else two control planes could wait for each other
+        current = self._key.current.id
         async with self._store.write() as session:
             for (role, owner_id, digest), again in due.items():
+                if again.key_id != current:  # there was another rotation since
+                    continue
                 kept = (Secret.role == role, Secret.owner_id == owner_id, Secret.digest == digest)
                 await session.execute(update(Secret).where(*kept).values(digest=again.digest, key_id=again.key_id))
         for one in due:

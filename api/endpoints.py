@@ -185,7 +185,7 @@ class Endpoints:
         secret = secret or signatures.new_secret()
         until_ms = self._now_ms() + overlap_ms
         async with self._store.write() as session:
-            endpoint = await _need_endpoint(session, app_id)
+            endpoint = await _need_endpoint(session, app_id, to_change=True)
             endpoint.sealed_old_secret, endpoint.old_until_ms = (endpoint.sealed_secret, until_ms) if overlap_ms else (None, None)
             endpoint.sealed_secret = self._signers.seal(app_id, secret)
         return Signing(secret, endpoint.old_until_ms)
@@ -284,8 +284,8 @@ async def open_endpoints(settings: Settings) -> AsyncIterator[Endpoints]:
         yield Endpoints(store=store, signers=Signers(key), sender=sender)
 
 
-async def _need_endpoint(session: AsyncSession, app_id: str) -> Endpoint:
-    endpoint = await session.get(Endpoint, app_id)
+async def _need_endpoint(session: AsyncSession, app_id: str, *, to_change: bool = False) -> Endpoint:
+    endpoint = await session.get(Endpoint, app_id, with_for_update=to_change)
     if endpoint is None:
         raise NoEndpoint(f"app {app_id} has no endpoint for callbacks")
     return endpoint

@@ -156,6 +156,10 @@ def read(path: Path) -> Content:
         raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(f"{path} may be read by others: chmod 600 it")
+    return _content(path, text)
+
+
+def _content(path: Path, text: str) -> Content:
     keys: list[bytes] = []
     former: list[bytes] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -184,6 +188,7 @@ def change(path: Path, changed: Callable[[Content], Content]) -> Content:
             before = read(path)
             content = changed(before)
             if content != before:
+                _content(path, _text(content))  # nothing is written that could not be read
                 beside = path.with_name(f".{path.name}.new")
                 beside.unlink(missing_ok=True)  # of one who was killed here
                 try:
@@ -215,7 +220,12 @@ def write_private(path: Path, content: str) -> None:
 
 
 def _text(content: Content) -> str:
-    return "".join(f"{line}\n" for line in (*(key.hex() for key in content.secrets), *(f"{_FORMER}{one.hex()}" for one in content.former)))
+    return "".join(f"{line}\n" for line in (*(key.hex() for key in content.secrets), *map(former_line, content.former)))
+
+
+def former_line(public: bytes) -> str:
+    """The line of the file that keeps a public key."""
+    return f"{_FORMER}{public.hex()}"
 
 
 def _hex(text: str) -> bytes:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -115,7 +116,10 @@ class Recovery:
                 elif row.offers < _MOST_OFFERS:
                     assert row.sealed_spec  # wiped only when finished
                     row.offers += 1
-                    again.append((row.sid, Load.of(self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid))))
+                    try:
+                        again.append((row.sid, Load.of(self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid))))
+                    except InvalidTag:
+                        log.exception("a recording was sealed with another master key", extra={"sid": row.sid})
         for sid in given_up:
             log.error("recording failed: no node claimed it", extra={"sid": sid})
             metrics.RECORDINGS_ENDED.labels("failed", "crashed").inc()

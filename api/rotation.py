@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from api.accounts import AccountError, Accounts, Certificates, open_deployment, unix_ms, valid_at
 from api.endpoints import Signers
 from api.first_credentials import still_kept
-from api.masterkey import Content, Key, MasterKey, change, new_key, read
+from api.masterkey import Content, Key, MasterKey, change, former_line, new_key, read
 from api.service import START_WITHIN_MS
 from api.signer import public_key
 from api.store import Store
@@ -28,6 +28,7 @@ from recorder.settings import Settings
 _BATCH: Final = 100  # rows in one transaction
 _PASSES: Final = 20
 _PASS_SECONDS: Final = 0.25  # between them, for those who hold what was passed over
+_LAST_START_SECONDS: Final = 60.0  # for one that comes at the last moment to be written down
 _NAMED: Final = 3  # of many, in a message
 
 
@@ -85,9 +86,9 @@ class Rotation:
         )
 
     @property
-    def key_ids(self) -> list[str]:
-        """The current one first."""
-        return [key.id for key in self._key.all()]
+    def keys(self) -> dict[str, str]:
+        """By id, the current one first: the line that keeps what verifies its manifests when the key's own line goes."""
+        return {key.id: former_line(public_key(key)) for key in self._key.all()}
 
     def add(self) -> str:
         """Put a new key behind the others, where it opens and does not seal yet; returns its id."""
@@ -101,12 +102,12 @@ class Rotation:
         Raises:
             AccountError: there is no such key.
         """
-        fresh = new_key()
+        wanted = to or self.add()  # it is on the disk before anything is sealed with it
 
         def changed(content: Content) -> Content:
-            first = fresh if to is None else next((one for one in content.secrets if Key(one).id == to), None)
+            first = next((one for one in content.secrets if Key(one).id == wanted), None)
             if first is None:
-                raise AccountError(f"there is no key {to!r} in {self._path}")
+                raise AccountError(f"there is no key {wanted!r} in {self._path}")
             return Content((first, *(one for one in content.secrets if one != first)), content.former)
 
         change(self._path, changed)
@@ -129,14 +130,17 @@ class Rotation:
         if len(before.secrets) == 1:
             return []
         done = await self.reseal()
-        left = [*done.left, *self._unstarted()]
+        left = list(done.left)
+        if any(done.sealed.values()):
+            left.insert(0, "something was still sealed with one until now: see that every control plane has this file, and try again later")
         if left:
             raise AccountError(f"older keys are still needed: {'; '.join(left)}")
 
         def changed(content: Content) -> Content:
             if content != before:
                 raise AccountError(f"{self._path} was changed meanwhile: nothing is dropped")
-            return Content(content.secrets[:1], (*(public_key(key) for key in content.keys[1:]), *content.former))
+            former = [*(public_key(key) for key in content.keys[1:]), *content.former]
+            return Content(content.secrets[:1], tuple(dict.fromkeys(former)))
 
         change(self._path, changed)
         return [key.id for key in before.keys[1:]]
@@ -144,6 +148,7 @@ class Rotation:
     async def left(self) -> list[str]:
         """What needs other keys than the current one, counted and named."""
         current = self._key.current.id
+        unstarted = self._unstarted()  # before the look at those that were
         left: list[str] = []
         for place in self._places:
             older, unreadable = await self._look(place)
@@ -168,12 +173,14 @@ class Rotation:
             theirs = [f"{row.id} of {row.owner_id}" for row in rows if row.role == role]
             left += _counted(theirs, f"secret of {role}s", f"secrets of {role}s", "not used since the rotation")
         left += _counted(recordings, "recording", "recordings", "whose resourceId was acquired before the rotation")
-        return left
+        return left + unstarted
 
     def _unstarted(self) -> list[str]:
         """Only their callers have them, so what counts is when the file was changed."""
-        seconds = self._path.stat().st_mtime + START_WITHIN_MS / 1000 - time.time()
-        return [f"resourceIds acquired before the rotation may be started for another {seconds:.0f} s"] if seconds > 0 else []
+        if len(self._key.all()) == 1:
+            return []
+        seconds = self._path.stat().st_mtime + START_WITHIN_MS / 1000 + _LAST_START_SECONDS - time.time()
+        return [f"resourceIds acquired before the file was changed may be started for another {seconds:.0f} s"] if seconds > 0 else []
 
     async def _reseal(self, place: Place) -> int:
         """How many were sealed again. Rows that somebody has locked come later, so that nobody waits for each other."""

@@ -31,18 +31,21 @@ def command() -> None:
 @with_json
 @with_config
 def list_all(as_json: bool, config: Path | None) -> None:
-    """List the ids of the keys, the current one first, and what still needs older ones; never a key."""
+    """List the ids of the keys, the current one first, and what still needs others; never a key.
 
-    async def look(rotation: Rotation) -> tuple[list[str], list[str]]:
-        return rotation.key_ids, await rotation.left()
+    The line shown behind an id is no secret: it verifies the key's manifests where the key is taken out of the file by hand.
+    """
 
-    ids, left = _perform(config, look)
+    async def look(rotation: Rotation) -> tuple[dict[str, str], list[str]]:
+        return rotation.keys, await rotation.left()
+
+    keys, left = _perform(config, look)
     if as_json:
-        click.echo(json.dumps({"keys": ids, "left": left}, indent=2))
+        click.echo(json.dumps({"keys": [{"id": key_id, "line": line} for key_id, line in keys.items()], "left": left}, indent=2))
         return
-    for number, key_id in enumerate(ids):
-        click.echo(f"{key_id}  {'opens' if number else 'current'}")
-    if len(ids) > 1:
+    for number, (key_id, line) in enumerate(keys.items()):
+        click.echo(f"{key_id}  {'opens  ' if number else 'current'}  {line}")
+    if len(keys) > 1:
         _show_left(left)
 
 
@@ -103,6 +106,6 @@ def _show(done: Done, as_json: bool) -> None:
 
 def _show_left(left: tuple[str, ...] | list[str]) -> None:
     for one in left:
-        click.echo(f"older keys are still needed: {one}")
+        click.echo(f"other keys are still needed: {one}")
     if not left:
-        click.echo("nothing needs older keys: `cloud-recorder keys drop` removes them")
+        click.echo("nothing needs the other keys: `cloud-recorder keys drop` removes them")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidTag
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from api.accounts import AppChange, Certificates
 from api.masterkey import MasterKey, read, write_private
@@ -155,8 +155,8 @@ def opens(certificates: Certificates, app: App) -> bool:
 async def test_a_rotation_waits_for_nobody_who_holds_a_row(database_url: str, tmp_path: Path) -> None:
     settings = a_deployment(tmp_path / "data", database_url=database_url)
     async with open_world(settings) as world:
-        held, free = [await world.accounts.create_app((await world.accounts.list_all("customer"))[0].id) for _ in range(2)]
-        for app_id in (held, free):
+        held, wiped, free = [await world.accounts.create_app((await world.accounts.list_all("customer"))[0].id) for _ in range(3)]
+        for app_id in (held, wiped, free):
             await world.accounts.set_app(app_id, AppChange(certificate=secret("certificate-in-postgres")))
 
         async def keys_of() -> dict[str, bool]:
@@ -168,6 +168,7 @@ async def test_a_rotation_waits_for_nobody_who_holds_a_row(database_url: str, tm
         async with open_rotation(settings) as rotation, asyncio.TaskGroup() as group:
             async with world.plane.store.write() as session:
                 await session.get(App, held, with_for_update=True)
+                await session.execute(update(App).where(App.id == wiped).values(sealed_certificate=None))
                 rotating = group.create_task(rotation.rotate())
                 async with asyncio.timeout(5):
                     while await keys_of() != {held: False, free: True}:
@@ -175,6 +176,8 @@ async def test_a_rotation_waits_for_nobody_who_holds_a_row(database_url: str, tm
                 assert not rotating.done()
         assert rotating.result().sealed["certificates of apps"] == 2
         assert await keys_of() == {held: True, free: True}
+        async with world.plane.store.read() as session:
+            assert (await session.get_one(App, wiped)).sealed_certificate is None
 
 
 async def test_control_planes_that_start_together_make_one_customer(database_url: str, tmp_path: Path) -> None:

@@ -97,11 +97,12 @@ def test_machines_with_a_copy_each_open_what_the_others_seal(path: Path, tmp_pat
     other = tmp_path / "other"
     other.mkdir()
     copy = other / "master.key"
+    copy.touch(0o600)
+    copy.write_text(OLD.hex())
+    here, there = Safe(load_master_key(path), "p"), Safe(load_master_key(copy), "p")  # of processes that run
     for first, second in (((OLD, NEW), (OLD,)), ((OLD, NEW), (OLD, NEW)), ((NEW, OLD), (OLD, NEW)), ((NEW, OLD), (NEW, OLD))):
         put(path, *first)
-        copy.touch(0o600)
-        copy.write_text("".join(f"{one.hex()}\n" for one in second))
-        here, there = Safe(load_master_key(path), "p"), Safe(load_master_key(copy), "p")
+        put(copy, *second)
         assert here.open(there.seal(b"x", "c"), "c") == there.open(here.seal(b"x", "c"), "c") == b"x"
 
 
@@ -191,6 +192,12 @@ def test_a_link_to_the_file_stays_one(path: Path, tmp_path: Path) -> None:
     put(link, NEW, OLD)
     assert link.is_symlink()
     assert key.current.id == Key(NEW).id
+
+
+def test_nothing_is_written_that_could_not_be_read(path: Path) -> None:
+    with pytest.raises(ConfigError, match="line 2 repeats"):
+        put(path, NEW, NEW)
+    assert path.read_text() == OLD.hex()
 
 
 def add_one(path: Path) -> None:
