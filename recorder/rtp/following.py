@@ -195,9 +195,9 @@ class Follower:
         await self._signalling.hang_up(session.name)
 
 
-def _give_feedback(tap: MediaTap, receiver: SessionReceiver, now_ns: int) -> bool:
-    """A tick of a session; returns whether a packet is missing."""
+def _give_feedback(tap: MediaTap, receiver: SessionReceiver, now_ns: int) -> float:
+    """A tick of a session; returns in how many seconds the next one shall be at the latest."""
     feedback = receiver.tick(now_ns)
     if feedback:
         tap.send_rtcp(b"".join(feedback))
-    return receiver.waits
+    return receiver.next_tick_seconds

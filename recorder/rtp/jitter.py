@@ -60,6 +60,11 @@ class JitterBuffer(Generic[Packet]):
         return bool(self._held)
 
     @property
+    def asks_in_vain(self) -> bool:
+        """A packet is still missing that was asked for more than once."""
+        return any(missing.asked > 1 for missing in self._missing.values())
+
+    @property
     def received(self) -> int:
         """Packets since the sender last began anew; `highest - first + 1` were expected."""
         return self.counters.received - self._received_before

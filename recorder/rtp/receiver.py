@@ -5,6 +5,7 @@ reports leave on a timer (`tick`), never per packet. Pure: sockets belong to the
 received, nothing is raised: it is counted.
 """
 
+import math
 import random
 import struct
 from collections import Counter
@@ -24,6 +25,8 @@ PLI_INTERVAL_NS = 500_000_000
 REPORT_INTERVAL_NS = 1_000_000_000
 VOICE_REPORT_INTERVAL_NS = 5_000_000_000  # without video, as browsers do: to send one costs as much as to receive ten packets
 SETTLED_NS = 1_500_000_000  # after its first packet, which is often late, a stream is where the least delay of its arrivals puts it
+REPAIR_SECONDS = 0.1  # a packet that is missing has mostly come by then, late or because it was asked for …
+URGENT_SECONDS = 0.03  # … else there is not much time left
 SILENT_NS = 1_000_000_000  # a stream that was replaced may come back when its successor has been silent for so long
 MAX_STREAMS = 16  # SSRCs remembered; more are a fault of the sender
 MAX_SIDE = 4096  # of a picture, as the decoders take it
@@ -224,9 +227,12 @@ class SessionReceiver:
         return self._keyframe_request(stream, now_ns - self._zero_ns) if stream else None
 
     @property
-    def waits(self) -> bool:
-        """A packet is missing: `tick` should be called again soon."""
-        return any(stream.jitter.has_gap for stream in self._streams.values())
+    def next_tick_seconds(self) -> float:
+        """How soon packets should be read and `tick` be called again, at the latest."""
+        gaps = [stream.jitter for stream in self._streams.values() if stream.jitter.has_gap]
+        if not gaps:
+            return math.inf
+        return URGENT_SECONDS if any(jitter.asks_in_vain for jitter in gaps) else REPAIR_SECONDS
 
     def last_packet_ns(self, kind: Kind) -> int:
         """When the last packet of this kind arrived, on the monotonic clock; 0: none yet."""

@@ -9,11 +9,13 @@ versions are pinned in pyproject.toml, and tests/integration/test_rtp_tap.py fai
 import asyncio
 import contextlib
 import logging
+import math
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple, cast
 
 import aioice.ice
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.01  # for who passes packets on
 RECORDING_TICK_SECONDS = 0.1  # for who keeps them: default latency minus default patience; waking up costs as much as twenty packets …
 SOUND_ALONE_TICK_SECONDS = 0.2  # … in a recording without pictures, which is made a tenth of a second later for that …
-WAITING_TICK_SECONDS = 0.03  # … but while a packet is missing it shall soon be asked for …
+LEAST_TICK_SECONDS = 0.03  # … but sooner where a handler asks for it …
 _WAITING_DATAGRAMS = 32  # … and the fuller a socket was, the sooner the next: so many fill a third of Linux's default buffer
 _RECEIVE_BUFFER_BYTES = 2 << 20  # for what comes between two ticks, and while the event loop is busy; net.core.rmem_max limits it
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
@@ -44,7 +46,7 @@ _LAST_STUN_BYTE = 3  # of the first bytes, which tell protocols on one port apar
 
 RtpHandler = Callable[[bytes, int], None]
 OtherHandler = Callable[[bytes, Any], None]  # a datagram and where it came from
-TickHandler = Callable[[int], bool]  # time.monotonic_ns() → whether a packet is missing
+TickHandler = Callable[[int], float]  # time.monotonic_ns() → seconds after which to read and call again, at the latest
 
 
 def _guard_sockets() -> None:
@@ -343,7 +345,7 @@ class MediaTap:
 
 
 class _Ticker:
-    """One timer of an event loop that drains the sockets of all its taps."""
+    """One timer of an event loop that drains the sockets of all its taps, and between two rounds those of taps that miss a packet."""
 
     _of: dict[int, "_Ticker"] = {}  # noqa: RUF012  # by id of the event loop; gone with the last tap
 
@@ -355,7 +357,9 @@ class _Ticker:
         self.batch = datagrams.create()
         self.places = Places(self.batch.block, SIZE)
         self._timer: asyncio.TimerHandle | None = None
-        self._ticked = loop.time()
+        self._waiting: dict[MediaTap, float] = {}  # those that miss a packet, and for how many seconds
+        self._counts: Counter[int] = Counter()  # datagrams in this round, by file descriptor
+        self._begun = self._due = loop.time()  # of this round
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "_Ticker":
@@ -374,6 +378,7 @@ class _Ticker:
 
     def remove(self, tap: MediaTap, numbers: Iterable[int]) -> None:
         self._taps.discard(tap)
+        self._waiting.pop(tap, None)
         for number in numbers:
             if self._owners.get(number) is tap:  # else the socket was closed before, and its number belongs to another one now
                 del self._owners[number]
@@ -386,24 +391,38 @@ class _Ticker:
 
     def _tick(self) -> None:
         self._timer = None
-        now, before = self._loop.time(), self._ticked
-        self._ticked, fullest = now, 1
-        for number, _ in self._poll.poll(0):
-            tap = self._owners.get(number)
-            if tap is None:
-                continue  # closed by what another one has just received
-            try:
-                fullest = max(fullest, tap.drain_socket(number))
-            except Exception:  # a packet that breaks one session must not starve the others
-                log.exception("a packet could not be handled")
+        now = self._loop.time()
+        ends = self._due - now < LEAST_TICK_SECONDS / 2
+        self._drain(self._taps if ends else self._waiting)
         now_ns = time.monotonic_ns()
-        wait = max(WAITING_TICK_SECONDS, min(SOUND_ALONE_TICK_SECONDS, (now - before) * _WAITING_DATAGRAMS / fullest))
-        for tap in tuple(self._taps):
-            wait = min(wait, tap.tick_seconds)
-            try:
-                if tap.on_tick and tap.on_tick(now_ns):
-                    wait = min(wait, WAITING_TICK_SECONDS)
-            except Exception:  # the same
-                log.exception("a session's timers failed")
+        for tap in tuple(self._taps if ends else self._waiting):
+            wait = self._call(tap, now_ns)
+            if wait < tap.tick_seconds and tap in self._taps:
+                self._waiting[tap] = wait
+            else:
+                self._waiting.pop(tap, None)
+        if ends:
+            fullest = max([1, *self._counts.values()])
+            pace = (now - self._begun) * _WAITING_DATAGRAMS / fullest
+            wait = min(max(LEAST_TICK_SECONDS, pace), *(tap.tick_seconds for tap in self._taps), SOUND_ALONE_TICK_SECONDS)
+            self._begun, self._due = now, now + wait
+            self._counts.clear()
         if self._taps and self._timer is None:
-            self._timer = self._loop.call_later(wait, self._tick)
+            self._timer = self._loop.call_later(min(self._due - now, *self._waiting.values(), math.inf), self._tick)
+
+    def _drain(self, taps: Container[MediaTap]) -> None:
+        for number, _ in self._poll.poll(0):
+            tap = self._owners.get(number)  # None: closed by what another one has just received
+            if tap and tap in taps:
+                try:
+                    self._counts[number] += tap.drain_socket(number)
+                except Exception:  # a packet that breaks one session must not starve the others
+                    log.exception("a packet could not be handled")
+
+    @staticmethod
+    def _call(tap: MediaTap, now_ns: int) -> float:
+        try:
+            return tap.on_tick(now_ns) if tap.on_tick else math.inf
+        except Exception:  # the same
+            log.exception("a session's timers failed")
+            return math.inf

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import struct
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 
 from recorder.rtp import packet as rtp
 from recorder.rtp.negotiation import offer_codecs, use_addresses
-from recorder.rtp.tap import WAITING_TICK_SECONDS, MediaTap
+from recorder.rtp.tap import LEAST_TICK_SECONDS, MediaTap
 
 
 def _connection() -> RTCPeerConnection:
@@ -76,7 +77,7 @@ async def test_every_packet_arrives_in_both_directions() -> None:
         assert pair.subscriber.packets_rejected == pair.sender.packets_unsent == 0
 
 
-@pytest.mark.parametrize(("count", "wait_seconds"), [(0, 0.1), (32, 0.1), (40, 0.08), (64, 0.05), (200, WAITING_TICK_SECONDS)])
+@pytest.mark.parametrize(("count", "wait_seconds"), [(0, 0.1), (32, 0.1), (40, 0.08), (64, 0.05), (200, LEAST_TICK_SECONDS)])
 async def test_a_socket_that_fills_is_read_sooner(count: int, wait_seconds: float) -> None:
     async with _Pair() as pair:
         ticker = pair.subscriber._ticker
@@ -91,11 +92,45 @@ async def test_a_socket_that_fills_is_read_sooner(count: int, wait_seconds: floa
         for number in range(count):
             pair.sender.send_rtp(_packet(number, pair.sender.media()[0].ssrc, 100))
         waits = list[float]()
-        loop, ticker._loop = ticker._loop, Mock(time=lambda: ticker._ticked + 0.1, call_later=lambda wait, call: waits.append(wait))
+        ended = max(ticker._begun + 0.1, ticker._due)
+        ticker._begun = ended - 0.1
+        loop, ticker._loop = ticker._loop, Mock(time=lambda: ended, call_later=lambda wait, call: waits.append(wait))
         ticker._tick()
         assert len(pair.rtp) == count
         assert waits == [pytest.approx(wait_seconds)]
         ticker._loop = loop
+
+
+async def test_a_session_that_misses_a_packet_is_read_more_often_than_the_others() -> None:
+    async with _Pair() as missing, _Pair() as other:
+        ticker = missing.subscriber._ticker
+        assert ticker
+        assert ticker is other.subscriber._ticker
+        rounds = 0
+
+        def one_round(_now_ns: int) -> float:
+            nonlocal rounds
+            rounds += 1
+            return math.inf
+
+        asked = list[int]()
+
+        def asks(now_ns: int) -> float:
+            asked.append(now_ns)
+            return 0.03 if len(asked) < 40 else math.inf
+
+        for pair, on_tick in ((missing, asks), (other, one_round)):
+            pair.subscriber.on_tick = on_tick
+            for tap in (pair.subscriber, pair.sender):
+                tap.tick_seconds = 0.2
+        await _until(lambda: len(asked) > 2)
+        before = rounds, len(asked)
+        for pair in (missing, other):
+            pair.sender.send_rtp(_packet(1, pair.sender.media()[0].ssrc))
+        await _until(lambda: len(missing.rtp) == len(other.rtp) == 1)
+        await _until(lambda: len(asked) == 40)
+        assert rounds - before[0] < (40 - before[1]) / 3  # six times as often, but for a loop that is late
+        assert ticker._waiting == {}
 
 
 async def test_what_was_negotiated_is_told() -> None:

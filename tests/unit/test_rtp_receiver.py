@@ -1,12 +1,13 @@
 """One session's receive path: packets in by hand, frames and feedback out."""
 
+import math
 import struct
 
 import pytest
 
 from recorder.frames import EncodedFrame
 from recorder.rtp import packet as rtp
-from recorder.rtp.receiver import MAX_STREAMS, Route, SessionReceiver
+from recorder.rtp.receiver import MAX_STREAMS, REPAIR_SECONDS, URGENT_SECONDS, Route, SessionReceiver
 
 MS = 1_000_000
 ZERO = 5_000 * MS  # of the timeline, on the monotonic clock
@@ -336,3 +337,17 @@ def test_the_measured_offset_is_what_the_reports_and_the_times_given_differ_by()
             offsets.append(offset)
     assert offsets[0] > 100 * MS
     assert abs(offsets[-1]) < 8 * MS
+
+
+def test_who_misses_a_packet_looks_again_soon_and_sooner_when_asking_for_it_was_in_vain() -> None:
+    session = Session()
+    session.video(1, 0, key=True)
+    assert session.receiver.next_tick_seconds == math.inf
+    session.video(3, 66)
+    assert session.receiver.next_tick_seconds == REPAIR_SECONDS
+    assert session.feedback(80) == ([2], 0)
+    assert session.receiver.next_tick_seconds == REPAIR_SECONDS
+    assert session.feedback(190) == ([2], 0)
+    assert session.receiver.next_tick_seconds == URGENT_SECONDS
+    session.video(2, 200)
+    assert session.receiver.next_tick_seconds == math.inf
