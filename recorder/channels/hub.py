@@ -38,7 +38,8 @@ class HubConnector:
         self._place = place
         self._spec = spec
         self._listener = listener
-        self._tick_seconds = RECORDING_TICK_SECONDS if spec.video else SOUND_ALONE_TICK_SECONDS
+        patience = place.jitter_ms / 1000  # for a missing packet: of which a part may go by before it is noticed
+        self._tick_seconds = min(RECORDING_TICK_SECONDS, patience / 5) if spec.video else min(SOUND_ALONE_TICK_SECONDS, patience * 2 / 5)
         self._wanted = Subscription()
         self._people: dict[int, messages.Participant] = {}
         self._followers: dict[int, Follower] = {}

@@ -46,7 +46,7 @@ class Ingest:
         self.sources: dict[Kind, Source] = {}
         self.low: Source | None = None  # the small one of two pictures of the camera
         self._lines: list[_Line] = []
-        self._by_ssrc: dict[int, Source | Repair] = {}
+        self._bound: dict[tuple[int, int], Source | Repair] = {}  # by SSRC and payload type: picture and sound may have picked one SSRC
         self._retired: dict[int, Source | Repair] = {}  # SSRCs that the sender has replaced: late packets must not bring them back
         self._alive_ns = 0
         self._reported_ns = 0
@@ -143,35 +143,35 @@ class Ingest:
         if header is None:
             return
         self._alive_ns = arrival_ns
-        sink = self._by_ssrc.get(header.ssrc) or self._bind(packet, header, arrival_ns)
+        sink = self._bound.get((header.ssrc, header.payload_type)) or self._bind(packet, header, arrival_ns)
         if sink is None:
             return
         sink.receive(packet, header, arrival_ns)
-        if isinstance(sink, Source) and sink.reception and sink.reception.has_gaps:
+        if isinstance(sink, Source) and sink.reception and (sink.reception.has_gaps or sink.wants_keyframe):
             self._come_back()
 
     def _on_rtcp(self, packet: bytes, arrival_ns: int) -> None:
         self._alive_ns = arrival_ns
         for message in feedback.parse(packet):
-            sink = self._by_ssrc.get(message.ssrc)
-            if isinstance(message, feedback.SenderInfo) and isinstance(sink, Source):
-                sink.receive_report(message, arrival_ns)
+            if isinstance(message, feedback.SenderInfo):
+                for source in {sink for (ssrc, _), sink in self._bound.items() if ssrc == message.ssrc and isinstance(sink, Source)}:
+                    source.receive_report(message, arrival_ns)
 
     def _bind(self, packet: bytes, header: Header, arrival_ns: int) -> Source | Repair | None:
-        """Take the packets of a new SSRC for those of its track."""
+        """Take the packets of a new SSRC, or of another payload type under it, for those of their track."""
         line = self._line(packet, header)
         if line is None:
             return None
         sink = line.sinks[header.payload_type]
         if header.ssrc in self._retired and isinstance(sink, Source) and arrival_ns - sink.last_packet_ns < _RETURN_NS:
             return None
-        for ssrc in [ssrc for ssrc, other in self._by_ssrc.items() if other is sink]:
-            del self._by_ssrc[ssrc]
-            self._retired[ssrc] = sink
+        for bound in [bound for bound, other in self._bound.items() if other is sink and bound[0] != header.ssrc]:
+            del self._bound[bound]
+            self._retired[bound[0]] = sink
             if len(self._retired) > _SSRC_LIMIT:
                 del self._retired[next(iter(self._retired))]
         self._retired.pop(header.ssrc, None)
-        self._by_ssrc[header.ssrc] = sink
+        self._bound[header.ssrc, header.payload_type] = sink
         return sink
 
     def _line(self, packet: bytes, header: Header) -> _Line | None:

@@ -14,6 +14,7 @@ MAX_JUMP = 3000  # sequence numbers; a larger step is a new start of the sender,
 MAX_SPAN = 4096  # sequence numbers between the oldest missing and the newest; 30 Mbit/s for a second
 MAX_LATE = 30  # packets that came late one after the other, in order and nothing else between: the sender began anew a little further back
 NACK_LIMIT = 10
+_MOST_GIVEN_UP = 64  # that may still come
 NACK_SLACK_NS = 10_000_000  # packets that merely overtook each other are not asked for
 _FIRST_ROUND_TRIP_NS = 100_000_000  # assumed until the first repair is seen
 _ROUND_TRIP_NS = (20_000_000, 1_000_000_000)  # bounds
@@ -23,6 +24,7 @@ _ROUND_TRIP_NS = (20_000_000, 1_000_000_000)  # bounds
 class _Missing:
     since_ns: int
     asked: int = 0
+    first_asked_ns: int = 0
     asked_ns: int = 0
 
 
@@ -34,6 +36,7 @@ class Counters:
     duplicates: int = 0  # of packets still held
     repaired: int = 0  # came after they were asked for
     restarts: int = 0  # implausible jumps of the sequence number
+    strays: int = 0  # dropped: a packet far from all others
 
 
 class JitterBuffer(Generic[Packet]):
@@ -44,6 +47,7 @@ class JitterBuffer(Generic[Packet]):
         self._next: int | None = None  # extended sequence number wanted next
         self._held: dict[int, Packet] = {}
         self._missing: dict[int, _Missing] = {}  # all of them below the newest packet held
+        self._given_up: dict[int, int] = {}  # when each was first asked for
         self._loss = False
         self._odd: int | None = None  # where a restarted sender would go on
         self._late_next = -1, -1  # number and count of the packet that would go on with a run of late ones, and how long it is
@@ -90,11 +94,14 @@ class JitterBuffer(Generic[Packet]):
         if abs(step) > MAX_JUMP:
             if sequence != self._odd:  # one stray packet proves nothing; its successor does
                 self._odd = (sequence + 1) & 0xFFFF
+                self.counters.strays += 1
                 return
             yield from self._restart(sequence)
             extended = sequence
         elif extended < self._next:
             self.counters.late += 1
+            if asked_ns := self._given_up.pop(extended, 0):  # a round trip longer than the patience: later ones are asked for less often
+                self._learn_round_trip(now_ns - asked_ns)
             self._late_run = self._late_run + 1 if (sequence, self.counters.received) == self._late_next else 1
             self._late_next = (sequence + 1) & 0xFFFF, self.counters.received + 1
             if self._late_run < MAX_LATE:
@@ -134,6 +141,8 @@ class JitterBuffer(Generic[Packet]):
                 continue
             missing.asked += 1
             missing.asked_ns = now_ns
+            if missing.asked == 1:
+                missing.first_asked_ns = now_ns
             found.append(number)
         return found
 
@@ -151,6 +160,7 @@ class JitterBuffer(Generic[Packet]):
         self.highest = sequence - 1
         self._missing.clear()
         self._held.clear()
+        self._given_up.clear()
 
     def _note(self, extended: int, now_ns: int) -> None:
         """What the arrival of this packet says about missing ones."""
@@ -161,9 +171,11 @@ class JitterBuffer(Generic[Packet]):
         if repaired and repaired.asked:
             self.counters.repaired += 1
             if repaired.asked == 1:  # asked twice, it can't be told which request was answered (Karn's algorithm)
-                low, high = _ROUND_TRIP_NS
-                sample = min(max(now_ns - repaired.asked_ns, low), high)
-                self._round_trip_ns += (sample - self._round_trip_ns) // 4
+                self._learn_round_trip(now_ns - repaired.asked_ns)
+
+    def _learn_round_trip(self, sample_ns: int) -> None:
+        low, high = _ROUND_TRIP_NS
+        self._round_trip_ns += (min(max(sample_ns, low), high) - self._round_trip_ns) // 4
 
     def _run(self) -> Iterator[tuple[Packet, bool]]:
         assert self._next is not None
@@ -176,7 +188,11 @@ class JitterBuffer(Generic[Packet]):
         """Give up on what is missing before the first packet held."""
         assert self._next is not None
         while self._next not in self._held:
-            self._missing.pop(self._next, None)
+            missing = self._missing.pop(self._next, None)
+            if missing and missing.asked:
+                self._given_up[self._next] = missing.first_asked_ns
+                if len(self._given_up) > _MOST_GIVEN_UP:
+                    del self._given_up[next(iter(self._given_up))]
             self.counters.lost += 1
             self._next += 1
         self._loss = True

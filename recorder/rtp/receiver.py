@@ -26,7 +26,8 @@ REPORT_INTERVAL_NS = 1_000_000_000
 VOICE_REPORT_INTERVAL_NS = 5_000_000_000  # without video, as browsers do: to send one costs as much as to receive ten packets
 SETTLED_NS = 1_500_000_000  # after its first packet, which is often late, a stream is where the least delay of its arrivals puts it
 REPAIR_SECONDS = 0.1  # a packet that is missing has mostly come by then, late or because it was asked for …
-URGENT_SECONDS = 0.03  # … else there is not much time left
+URGENT_SECONDS = 0.03  # … else there is not much time left: so of half a second, and in proportion of a shorter patience
+_USUAL_PATIENCE_NS = 500_000_000
 SILENT_NS = 1_000_000_000  # a stream that was replaced may come back when its successor has been silent for so long
 MAX_STREAMS = 16  # SSRCs remembered; more are a fault of the sender
 MAX_SIDE = 4096  # of a picture, as the decoders take it
@@ -135,6 +136,8 @@ class SessionReceiver:
         self._on_frame = on_frame
         self._patience_ns = patience_ns
         self._zero_ns = zero_ns
+        part = min(1.0, patience_ns / _USUAL_PATIENCE_NS)
+        self._repair_seconds, self._urgent_seconds = REPAIR_SECONDS * part, URGENT_SECONDS * part
         self.sender = SenderClock()  # may be replaced before the first packet, by that of an earlier session with the same participant
         self._early_reports: dict[int, rtp.SenderReport] = {}  # by SSRC: they came before its first packet
         self._streams: dict[Kind, _Stream] = {}
@@ -204,7 +207,7 @@ class SessionReceiver:
                 stream.statistics.reported(report.ntp, arrival_ns - self._zero_ns)
 
     def tick(self, now_ns: int) -> list[bytes]:
-        """Give up on what is too late, and return the RTCP packets to send now, as parts of one datagram. Call it every 10 to 50 ms."""
+        """Give up on what is too late, and return the RTCP packets to send now, as parts of one datagram; `next_tick_seconds` says when."""
         now = now_ns - self._zero_ns
         feedback = []
         interval_ns = REPORT_INTERVAL_NS if "video" in self._streams else VOICE_REPORT_INTERVAL_NS
@@ -232,7 +235,7 @@ class SessionReceiver:
         gaps = [stream.jitter for stream in self._streams.values() if stream.jitter.has_gap]
         if not gaps:
             return math.inf
-        return URGENT_SECONDS if any(jitter.asks_in_vain for jitter in gaps) else REPAIR_SECONDS
+        return self._urgent_seconds if any(jitter.asks_in_vain for jitter in gaps) else self._repair_seconds
 
     def last_packet_ns(self, kind: Kind) -> int:
         """When the last packet of this kind arrived, on the monotonic clock; 0: none yet."""
@@ -277,11 +280,14 @@ class SessionReceiver:
         repeated = self._retransmissions.get(number)
         route = self._routes.get(number if repeated is None else repeated)
         known = self._by_ssrc.get(ssrc)
-        if route is None or (known and known.kind != route.kind):
+        if route is None:
             self.counters.unrouted += 1
-            return known if route is None else None  # a packet of a known stream is at least not missing
+            return known  # a packet of a known stream is at least not missing
         newest = self._streams.get(route.kind)
         if repeated is not None:  # retransmissions come under an SSRC of their own
+            self.counters.unrouted += newest is None
+            return newest
+        if newest and newest.ssrc == ssrc:  # picture and sound have picked the same one
             return newest
         if newest and ssrc in self._retired and now - newest.last_arrival_ns < SILENT_NS:
             self.counters.retired += 1
@@ -298,7 +304,8 @@ class SessionReceiver:
             self._deliver(previous, previous.jitter.flush())
             self._past.update(previous.figures())
             self._past_packets[route.kind] = self._packets(previous)
-            del self._by_ssrc[previous.ssrc]
+            if self._by_ssrc.get(previous.ssrc) is previous:
+                del self._by_ssrc[previous.ssrc]
             stream.keyframe_asked_ns = previous.keyframe_asked_ns  # an SSRC that changes all the time asks no more often
             self._retired.pop(previous.ssrc, None)
             self._retired[previous.ssrc] = route.kind

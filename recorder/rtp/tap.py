@@ -408,7 +408,8 @@ class _Ticker:
             self._begun, self._due = now, now + wait
             self._counts.clear()
         if self._taps and self._timer is None:
-            self._timer = self._loop.call_later(min(self._due - now, *self._waiting.values(), math.inf), self._tick)
+            soon = max(TICK_SECONDS, min(self._waiting.values(), default=math.inf))
+            self._timer = self._loop.call_later(min(self._due - now, soon), self._tick)
 
     def _drain(self, taps: Container[MediaTap]) -> None:
         for number, _ in self._poll.poll(0):

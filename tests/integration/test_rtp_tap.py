@@ -101,6 +101,28 @@ async def test_a_socket_that_fills_is_read_sooner(count: int, wait_seconds: floa
         ticker._loop = loop
 
 
+async def test_what_came_between_two_rounds_counts_for_how_full_a_socket_was() -> None:
+    async with _Pair() as pair:
+        ticker = pair.subscriber._ticker
+        assert ticker
+        assert ticker._timer
+        ticker._timer.cancel()
+        pair.subscriber.tick_seconds = pair.sender.tick_seconds = 0.1
+        pair.subscriber.on_tick = lambda now_ns: 0.03
+        loop, begun, waits = ticker._loop, ticker._loop.time(), list[float]()
+        ticker._begun, ticker._due = begun - 0.1, begun
+        for at in (0.0, 0.03, 0.06, 0.1):
+            for number in range(32):
+                pair.sender.send_rtp(_packet(number, pair.sender.media()[0].ssrc, 100))
+            now = begun + at
+            ticker._loop = Mock(time=lambda now=now: now, call_later=lambda wait, call: waits.append(wait))
+            ticker._timer = None
+            ticker._tick()
+        assert waits == [pytest.approx(0.03)] * 4
+        assert ticker._due - begun - 0.1 == pytest.approx(0.1 * 32 / 96)
+        ticker._loop = loop
+
+
 async def test_a_session_that_misses_a_packet_is_read_more_often_than_the_others() -> None:
     async with _Pair() as missing, _Pair() as other:
         ticker = missing.subscriber._ticker
@@ -125,11 +147,17 @@ async def test_a_session_that_misses_a_packet_is_read_more_often_than_the_others
                 tap.tick_seconds = 0.2
         await _until(lambda: len(asked) > 2)
         before = rounds, len(asked)
-        for pair in (missing, other):
-            pair.sender.send_rtp(_packet(1, pair.sender.media()[0].ssrc))
-        await _until(lambda: len(missing.rtp) == len(other.rtp) == 1)
-        await _until(lambda: len(asked) == 40)
+        between = 0  # packets of a round that one session got before the other
+        for number in range(1, 100):
+            if len(asked) == 40:
+                break
+            for pair in (missing, other):
+                pair.sender.send_rtp(_packet(number, pair.sender.media()[0].ssrc))
+            await asyncio.sleep(0.02)
+            between = max(between, len(missing.rtp) - len(other.rtp))
         assert rounds - before[0] < (40 - before[1]) / 3  # six times as often, but for a loop that is late
+        assert between >= 2
+        await _until(lambda: len(missing.rtp) == len(other.rtp))
         assert ticker._waiting == {}
 
 

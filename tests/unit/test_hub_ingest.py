@@ -65,7 +65,23 @@ def test_late_packets_of_an_ssrc_that_was_replaced_are_dropped_however_many_ther
         assert publisher.send(1000 * ssrc, ssrc, 20 * ssrc) == 1
         assert publisher.send(1000 * ssrc + 1, ssrc, 20 * ssrc) == 1
         assert publisher.send(1000 * (ssrc - 1) + 2, ssrc - 1, 20 * ssrc + 1) == (ssrc == 1)
-    assert len(publisher.ingest._by_ssrc) + len(publisher.ingest._retired) <= 18
+    assert len(publisher.ingest._bound) + len(publisher.ingest._retired) <= 18
+
+
+def test_picture_and_sound_under_one_ssrc_are_told_apart_by_payload_type() -> None:
+    ingest = Ingest(7, Channel("room"), cast(Session, _Session([media(), media("audio", 111, 901, mid="1")])))
+    ingest.negotiated()
+    came: dict[str, list[bytes]] = {"video": [], "audio": []}
+    for kind, payload_type in (("video", 96), ("audio", 111)):
+        source = ingest.sources[kind]  # type: ignore[index]  # a Kind
+        source.attach(Outlet(source, media(kind, payload_type, 777), came[kind].append, lambda report: None))
+    for sequence in range(20):
+        for payload_type, first in ((96, 100), (111, 30000)):
+            ingest._on_rtp(rtp(first + sequence, b"%d" % payload_type, ssrc=5, payload_type=payload_type), sequence * MS)
+    assert [packet[12:] for packet in came["video"]] == [b"96"] * 20
+    assert [packet[12:] for packet in came["audio"]] == [b"111"] * 20
+    assert all(source.reception and not source.reception.has_gaps for source in ingest.sources.values())
+    assert ingest._retired == {}
 
 
 def _block(identifier: int, value: bytes) -> bytes:

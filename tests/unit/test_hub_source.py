@@ -144,6 +144,7 @@ def test_stream_goes_on_without_a_hole(cause: str) -> None:
         stream.push(rtp(sequence, b"%d" % sequence, ssrc=ssrc))
     assert stream.sequences == list(range(100, 120 - dropped))
     assert stream.packets[-1][12:] == b"%d" % (start + 9)
+    assert stream.source.keyframe_due(0)  # nobody would notice that the new stream's first one is lost
     stream.packets.clear()
     stream.source.resend(stream.outlet, (115,))
     assert len(stream.packets) == 1

@@ -93,6 +93,27 @@ def test_the_pause_follows_the_round_trip() -> None:
         assert buffer.wanted((10 + max(again, round_trip) + 5) * MS) == [59, 60]
 
 
+def test_a_round_trip_longer_than_the_patience_is_learnt_too() -> None:
+    """Else every packet would be asked for again and again on a path that is poor already."""
+    buffer = _buffer()
+    _push(buffer, 0)
+    asked = 0
+    for number in range(2, 80, 2):
+        begin = number * 1000 * MS
+        _push(buffer, number, begin)
+        asked = sum(bool(buffer.wanted(begin + at * MS)) for at in range(10, 500, 10))
+        list(buffer.expire(begin + 500 * MS))
+        _push(buffer, number - 1, begin + 810 * MS)
+    assert asked == 1
+    assert buffer.counters.lost == 39
+    assert len(buffer._given_up) == 0
+    for number in range(1000, 3000, 2):  # and what never comes is not remembered
+        _push(buffer, number, number * 1000 * MS)
+        buffer.wanted(number * 1000 * MS + 20 * MS)
+        list(buffer.expire(number * 1000 * MS + 500 * MS))
+    assert len(buffer._given_up) < 100
+
+
 def test_a_restarted_sender_is_followed_and_one_stray_packet_is_not() -> None:
     buffer = _buffer()
     _push(buffer, 100)
@@ -101,7 +122,7 @@ def test_a_restarted_sender_is_followed_and_one_stray_packet_is_not() -> None:
     assert _push(buffer, 40000) == []
     assert _push(buffer, 40001) == [(40001, True)]
     assert _push(buffer, 40002) == [(40002, False)]
-    assert buffer.counters.restarts == 1
+    assert (buffer.counters.restarts, buffer.counters.strays) == (1, 2)
 
 
 def test_memory_is_bounded() -> None:

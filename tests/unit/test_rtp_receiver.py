@@ -15,7 +15,7 @@ VIDEO, AUDIO, RTX, H264, ORIENTATION = 97, 96, 98, 99, 4
 
 
 class Session:
-    def __init__(self) -> None:
+    def __init__(self, *, patience_ms: int = 500) -> None:
         self.frames: list[EncodedFrame] = []
         self.receiver = SessionReceiver(
             7,
@@ -23,7 +23,7 @@ class Session:
             retransmissions={RTX: VIDEO},
             orientation_id=ORIENTATION,
             on_frame=self.frames.append,
-            patience_ns=500 * MS,
+            patience_ns=patience_ms * MS,
             zero_ns=ZERO,
         )
 
@@ -44,8 +44,8 @@ class Session:
         head = struct.pack("!BBHII", first, 0x80 | kind, sequence & 0xFFFF, sequence * 3000 & 0xFFFFFFFF, ssrc)
         self.receiver.packet(head + payload + tail, ZERO + at_ms * MS)
 
-    def audio(self, sequence: int, at_ms: int) -> None:
-        head = struct.pack("!BBHII", 0x80, AUDIO, sequence & 0xFFFF, sequence * 960 & 0xFFFFFFFF, 2)
+    def audio(self, sequence: int, at_ms: int, *, ssrc: int = 2) -> None:
+        head = struct.pack("!BBHII", 0x80, AUDIO, sequence & 0xFFFF, sequence * 960 & 0xFFFFFFFF, ssrc)
         self.receiver.packet(head + b"\xfcsound", ZERO + at_ms * MS)
 
     def feedback(self, at_ms: int) -> tuple[list[int], int]:
@@ -351,3 +351,23 @@ def test_who_misses_a_packet_looks_again_soon_and_sooner_when_asking_for_it_was_
     assert session.receiver.next_tick_seconds == URGENT_SECONDS
     session.video(2, 200)
     assert session.receiver.next_tick_seconds == math.inf
+
+
+def test_a_short_patience_looks_again_in_proportion() -> None:
+    session = Session(patience_ms=100)
+    session.video(1, 0, key=True)
+    session.video(3, 66)
+    assert session.receiver.next_tick_seconds == pytest.approx(REPAIR_SECONDS / 5)
+
+
+def test_picture_and_sound_under_one_ssrc() -> None:
+    session = Session()
+    for number in range(10):
+        session.video(number, number * 33, key=not number)
+        session.audio(number, number * 33, ssrc=1)
+    assert [frame.track.kind for frame in session.frames] == ["video", "audio"] * 10
+    assert (session.receiver.counters.unrouted, session.receiver.counters.streams) == (0, 2)
+    session.video(10, 330, ssrc=5, key=True)  # the sender has noticed
+    session.audio(10, 330, ssrc=1)
+    session.video(11, 363, ssrc=5)
+    assert [frame.track.kind for frame in session.frames[20:]] == ["video", "audio", "video"]
