@@ -4,6 +4,7 @@ Only the decoders named in this file are ever opened, and no demuxer or parser s
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
@@ -51,12 +52,23 @@ _OPUS_STEP = RATE // 400
 OPUS_DELAY_NS = _OPUS_DELAY * 1_000_000_000 // 48_000
 
 
-class VideoDecoder:
+unusable: Counter[str] = Counter()  # what decoders of this process refused, by codec: a worker has one recording
+
+
+class _Decoder:
+    codec: str
+    errors = 0  # payloads refused, and pictures of an impossible size
+
+    def _refuse(self, count: int) -> None:
+        self.errors += count
+        unusable[self.codec] += count
+
+
+class VideoDecoder(_Decoder):
     """One stream's decoder: a payload in, at once its picture out."""
 
     def __init__(self, codec: VideoCodec) -> None:
         self.codec = codec
-        self.errors = 0  # payloads refused, and pictures of an impossible size
         self._context = self._open()
 
     def decode(self, payload: bytes, time_ns: int) -> list[tuple[VideoFrame, int]]:
@@ -69,10 +81,11 @@ class VideoDecoder:
         try:
             frames = self._context.decode(packet)
         except FFmpegError:
-            self.errors += 1
+            self._refuse(1)
             return []
         shown = [frame for frame in frames if min(frame.width, frame.height) >= 2 and max(frame.width, frame.height) <= MAX_SIDE]
-        self.errors += len(frames) - len(shown)
+        if len(shown) < len(frames):
+            self._refuse(len(frames) - len(shown))
         if self.codec == "vp8":
             for frame in shown:
                 # FFmpeg takes VP8's clamping_type for a colour range; RFC 6386 section 9.2 knows limited range only.
@@ -94,12 +107,11 @@ class VideoDecoder:
         return context
 
 
-class AudioDecoder:
+class AudioDecoder(_Decoder):
     """One stream's decoder to 48 kHz. Delays of codec and resampling are taken off the times it returns."""
 
     def __init__(self, codec: AudioCodec, channels: int) -> None:
         self.codec = codec
-        self.errors = 0  # payloads refused
         self._channels = channels
         name, rate, delay = _AUDIO_DECODERS[codec]
         self._upsampler = Upsampler(RATE // rate) if rate != RATE else None
@@ -119,7 +131,7 @@ class AudioDecoder:
         try:
             frames = self._frames(payload)
         except FFmpegError:
-            self.errors += 1
+            self._refuse(1)
             return []
         if self._upsampler and (self._next_ns is None or abs(time_ns - self._next_ns) > _SEAM_NS):
             self._upsampler.reset()
@@ -149,7 +161,7 @@ class AudioDecoder:
         try:
             frames = self._frames(opus.join([payload for payload, _ in packets]))
         except FFmpegError:
-            self.errors += len(packets)
+            self._refuse(len(packets))
             return []
         decoded = []
         for frame in frames:

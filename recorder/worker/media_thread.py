@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from recorder.frames import EncodedFrame, Track
+from recorder.media.decode import unusable
 from recorder.worker import pipeline
 from recorder.worker.writer import Writer
 
@@ -119,6 +120,8 @@ class MediaThread:
             self._thread.join()
         if self.frames_dropped:
             log.warning("media thread too slow, frames dropped", extra={"frames": self.frames_dropped})
+        if unusable.total():
+            log.warning("frames could not be decoded", extra={"frames": dict(unusable)})
         log.info("media thread ended", extra={"advances": self.advances, "late": self.advances_late})
         if self._error:
             raise self._error

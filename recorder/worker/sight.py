@@ -33,11 +33,10 @@ class Sight:
         self._pictured_ns = 0  # capture time of the picture
         self.picture: Picture | None = None  # the latest, since this participant has a place
         self.shown = False
-        self.dropped = 0
 
     def take(self, frame: EncodedFrame) -> None:
         if len(self._waiting) >= QUEUE_LIMIT:
-            self.dropped += len(self._waiting)
+            log.warning("pictures do not come to their turn, dropped", extra={"uid": self._track.uid, "frames": len(self._waiting)})
             self._waiting.clear()
             self._restart()
         # Where a stream began anew its times may go back. Frames are decoded in order, so those before are due as well.
