@@ -8,13 +8,15 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from sqlalchemy import BindParameter, ColumnElement, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api import audit
+from api.audit import Action, Actor
 from api.digests import MOST_SECRETS, Digests, Known, Role, new_secret
 from api.masterkey import MasterKey, load_master_key
 from api.store import Store, open_store
@@ -78,14 +80,25 @@ class AppChange:
     open_channels: bool | None = None
     max_recordings: int | Literal["none"] | None = None  # "none": what the settings say
 
+    def told(self) -> dict[str, object]:
+        """What is changed, without the certificate."""
+        fields: dict[str, object] = {"open_channels": self.open_channels, "max_recordings": self.max_recordings}
+        if self.certificate is not None:
+            fields["certificate"] = "set"
+        elif self.drop_certificate:
+            fields["certificate"] = "dropped"
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 class Accounts:
-    def __init__(self, store: Store, key: MasterKey, *, now_ms: Callable[[], int] = unix_ms) -> None:
+    def __init__(self, store: Store, key: MasterKey, *, by: Actor, now_ms: Callable[[], int] = unix_ms) -> None:
+        """`by`: whose doing the audit log says it is."""
         self._store = store
+        self._by = by
         self._digests = Digests(key)
         self._certificates = Certificates(key)
         self._now_ms = now_ms
@@ -116,7 +129,9 @@ class Accounts:
                     session.add(App(id=app_id, customer_id=owner_id, name=name, created_ms=self._now_ms()))
             else:
                 session.add(Operator(id=owner_id, name=name, created_ms=self._now_ms()))
-            return self._issue(session, role, owner_id, secret or new_secret())
+            issued = self._issue(session, role, owner_id, secret or new_secret())
+            self._note(session, Action(f"{role}.create"), owner_id, {"secret": issued.secret_id} | ({"app": app_id} if app_id else {}))
+            return issued
 
     async def any(self, role: Role) -> bool:
         async with self._store.read() as session:
@@ -154,7 +169,9 @@ class Accounts:
                 end_ms = self._now_ms() + old_end_in_ms
                 for secret in old:
                     secret.expires_ms = min(secret.expires_ms or end_ms, end_ms)
-            return self._issue(session, role, owner_id, new_secret())
+            issued = self._issue(session, role, owner_id, new_secret())
+            self._note(session, Action(f"{role}.rotate"), owner_id, {"secret": issued.secret_id, "old_end_in_ms": old_end_in_ms})
+            return issued
 
     async def revoke(self, role: Role, owner_id: str, secret_id: str | None) -> int:
         """Take one secret away, or (None) all of them; returns how many are left."""
@@ -163,8 +180,10 @@ class Accounts:
             ending = delete(Secret).where(Secret.role == role, Secret.owner_id == owner_id)
             if secret_id is not None:
                 ending = ending.where(Secret.id == secret_id)
-            if not (await session.execute(ending.returning(Secret.id))).all() and secret_id is not None:
+            ended = (await session.scalars(ending.returning(Secret.id))).all()
+            if not ended and secret_id is not None:
                 raise AccountError(f"{role} {owner_id} has no secret {secret_id!r}")
+            self._note(session, Action(f"{role}.revoke"), owner_id, {"secrets": sorted(ended)})
             return (
                 await session.scalar(
                     select(func.count()).select_from(Secret).where(Secret.role == role, Secret.owner_id == owner_id, self._valid())
@@ -190,6 +209,7 @@ class Accounts:
             if customer is None:
                 raise AccountError(f"there is no customer {customer_id!r}")
             customer.max_recordings = max_recordings
+            self._note(session, Action.CUSTOMER_SET, customer_id, {"max_recordings": max_recordings})
 
     # ---- apps ----------------------------------------------------------------------------------------------------
 
@@ -207,6 +227,7 @@ class Accounts:
                 former.removed_ms, former.name = None, name
             else:
                 session.add(App(id=app_id, customer_id=customer_id, name=name, created_ms=self._now_ms()))
+            self._note(session, Action.APP_CREATE, app_id, {"customer": customer_id})
         return app_id
 
     async def list_apps(self, customer_id: str | None = None) -> list[AppView]:
@@ -247,6 +268,7 @@ class Accounts:
                 app.open_channels = change.open_channels
             if change.max_recordings is not None:
                 app.max_recordings = None if change.max_recordings == "none" else change.max_recordings
+            self._note(session, Action.APP_SET, app_id, change.told())
 
     async def remove_app(self, app_id: str) -> None:
         """Take the app away. What it recorded stays; while it records, nobody could end that any more, so it is refused."""
@@ -258,6 +280,7 @@ class Accounts:
             app.removed_ms = self._now_ms()
             app.sealed_certificate = None
             app.open_channels = False
+            self._note(session, Action.APP_REMOVE, app_id)
 
     def _issue(self, session: AsyncSession, role: Role, owner_id: str, secret: str) -> Issued:
         secret_id = secrets.token_hex(4)
@@ -265,15 +288,18 @@ class Accounts:
         session.add(Secret(id=secret_id, role=role, owner_id=owner_id, digest=made.digest, key_id=made.key_id, created_ms=self._now_ms()))
         return Issued(owner_id, secret_id, secret)
 
+    def _note(self, session: AsyncSession, action: Action, target: str, details: Mapping[str, object] | None = None) -> None:
+        audit.add(session, self._by, action, target, at_ms=self._now_ms(), details=details)
+
     def _valid(self) -> ColumnElement[bool]:
         return valid_at(self._now_ms())
 
 
 @contextlib.asynccontextmanager
-async def open_accounts(settings: Settings) -> AsyncIterator[Accounts]:
+async def open_accounts(settings: Settings, by: Actor) -> AsyncIterator[Accounts]:
     """The accounts of the deployment; raises as `open_deployment`."""
     async with open_deployment(settings) as (store, key):
-        yield Accounts(store, key)
+        yield Accounts(store, key, by=by)
 
 
 @contextlib.asynccontextmanager

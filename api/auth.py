@@ -4,15 +4,20 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from api import audit
 from api.accounts import ID, unix_ms, valid_at
+from api.audit import Action
 from api.digests import MOST_SECRETS, Digests, Known, Role
 from api.errors import Gate, GatewayError
+from api.limits import Buckets
 from api.lockout import Lockout
 from api.masterkey import MasterKey
 from api.store import Store
@@ -22,6 +27,8 @@ from recorder import metrics
 log = logging.getLogger(__name__)
 
 _TRY_AGAIN_SECONDS: Final = 5.0
+_LOCKS_AT_ONCE: Final = 100  # rows of the audit log; many who guess from many addresses must not fill it:
+_LOCKS_PER_SECOND: Final = 0.1
 
 # Built once, and one statement: each call runs it.
 _APP_OWNER = select(App.__table__.c.customer_id).where(App.id == bindparam("app_id"), App.removed_ms.is_(None)).scalar_subquery()
@@ -33,6 +40,17 @@ _KNOWN = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Lock:
+    """A lock that began."""
+
+    role: Role
+    owner_id: str  # "" unless there is such an account: who mistakes the fields sends a secret as an id
+    address: str
+    at_ms: int
+    details: Mapping[str, object]
+
+
 class Gatekeeper:
     def __init__(self, store: Store, key: MasterKey, *, lockout: Lockout | None = None, now_ms: Callable[[], int] = unix_ms) -> None:
         self._store = store
@@ -41,19 +59,37 @@ class Gatekeeper:
         self._lockout = lockout or Lockout()
         self._now_ms = now_ms
         self._again: dict[tuple[Role, str, bytes], Known] = {}  # digests of those who signed in, under the current master key
+        self._locks: deque[_Lock] = deque()  # to be written down
+        self._lock_rates = Buckets(per_second=_LOCKS_PER_SECOND, burst=_LOCKS_AT_ONCE)
+        self._untold = 0  # locks that came too fast to be written down
         self._due = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep the digests of those who sign in under the current master key, until cancelled. No call waits for it."""
+        """Write down locks, and keep the digests of those who sign in under the current master key, until cancelled.
+
+        No call waits for it.
+        """
         while True:
             await self._due.wait()
             self._due.clear()
             try:
+                await self._write_locks()
                 await self._digest_again()
             except (SQLAlchemyError, OSError):
-                log.exception("digests could not be kept under the current master key")
+                log.exception("locks could not be written down, or digests not be kept under the current master key")
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)
                 self._due.set()
+
+    async def _write_locks(self) -> None:
+        if not self._locks:
+            return
+        begun = tuple(self._locks)
+        async with self._store.write() as session:
+            for lock in begun:
+                by, action = audit.stranger(lock.address), Action(f"{lock.role}.locked")
+                audit.add(session, by, action, lock.owner_id, at_ms=lock.at_ms, details=lock.details)
+        for _ in begun:
+            self._locks.popleft()
 
     async def _digest_again(self) -> None:
         due = dict(sorted(self._again.items()))  # in one order, else two control planes could wait for each other
@@ -100,7 +136,9 @@ class Gatekeeper:
         fit = self._digests.fit(role, name, secret, [Known(row.digest, row.key_id) for row in known])
         self._check_lock(caller, address)  # others failed while this one waited
         if fit is None:
-            self._lockout.failed(caller, address)
+            seconds = self._lockout.failed(caller, address)
+            if seconds:
+                self._tell_lock(role, name if known else "", address, seconds)
             metrics.AUTHZ_DENIED.labels("login").inc()
             raise GatewayError(Gate.BAD_CREDENTIALS)
         self._lockout.succeeded(caller, address)
@@ -108,6 +146,17 @@ class Gatekeeper:
             self._again[role, name, known[fit.position].digest] = fit.again
             self._due.set()
         return name, known[0].app_owner
+
+    def _tell_lock(self, role: Role, owner_id: str, address: str, seconds: Mapping[str, object]) -> None:
+        """Once for each lock: the attempts that it turns away are counted by the metrics alone."""
+        log.warning("sign-in locked", extra={"role": role, "known": bool(owner_id), "locked_seconds": dict(seconds)})
+        if len(self._locks) >= _LOCKS_AT_ONCE or not self._lock_rates.take(""):
+            self._untold += 1
+            return
+        details = {"seconds": dict(seconds)} | ({"untold_before": self._untold} if self._untold else {})
+        self._untold = 0
+        self._locks.append(_Lock(role, owner_id, address, self._now_ms(), details))
+        self._due.set()
 
     def _check_lock(self, caller: str, address: str) -> None:
         seconds = self._lockout.locked_for(caller, address)

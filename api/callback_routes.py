@@ -11,7 +11,7 @@ from api.accounts import AccountError
 from api.endpoints import Endpoints, NoEndpoint
 from api.errors import Fault, ServiceError
 from api.gateway import Guarded
-from api.routes import router
+from api.routes import CallerOf, router
 from api.schemas import callbacks, responses
 
 PATH: Final = "/v1/ext/apps/{appid}/callbacks"
@@ -23,9 +23,9 @@ callbacks_router = APIRouter(route_class=Guarded, dependencies=router.dependenci
 ncs = APIRouter(route_class=Guarded, dependencies=router.dependencies, responses=router.responses)
 
 
-def _endpoints(request: Request) -> Endpoints:
+def _endpoints(request: Request, who: CallerOf) -> Endpoints:
     found: Endpoints = request.app.state.endpoints
-    return found
+    return found.of(who.actor)
 
 
 EndpointsOf = Annotated[Endpoints, Depends(_endpoints)]

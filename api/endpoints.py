@@ -4,15 +4,17 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api import signatures
+from api import audit, signatures
 from api.accounts import AccountError, need_app, open_deployment, unix_ms
+from api.audit import Action, Actor
 from api.masterkey import MasterKey
 from api.outbox import ALARMS, CLOUD_RECORDING
 from api.sending import DELIVERED, Destination, Letter, Sender
@@ -104,11 +106,17 @@ class Signers:
 
 
 class Endpoints:
-    def __init__(self, *, store: Store, signers: Signers, sender: Sender, now_ms: Callable[[], int] = unix_ms) -> None:
+    def __init__(self, *, store: Store, signers: Signers, sender: Sender, by: Actor, now_ms: Callable[[], int] = unix_ms) -> None:
+        """`by`: whose doing the audit log says it is."""
         self._store = store
+        self._by = by
         self._signers = signers
         self._sender = sender
         self._now_ms = now_ms
+
+    def of(self, actor: Actor) -> "Endpoints":
+        """The same, changed by somebody else."""
+        return Endpoints(store=self._store, signers=self._signers, sender=self._sender, by=actor, now_ms=self._now_ms)
 
     async def show(self, app_id: str) -> EndpointView:
         """Raises:
@@ -147,6 +155,8 @@ class Endpoints:
         async with self._store.write() as session:
             await need_app(session, app_id)
             endpoint = await session.get(Endpoint, app_id, with_for_update=True)
+            told = {"new": endpoint is None, "host": urlsplit(url).hostname, "events": selected, "enabled": enabled}  # a path may be secret
+            self._note(session, Action.CALLBACKS_SET, app_id, told)
             if endpoint is None:
                 secret = secret or signatures.new_secret()
                 sealed = self._signers.seal(app_id, secret)
@@ -170,6 +180,7 @@ class Endpoints:
         async with self._store.write() as session:
             endpoint = await _need_endpoint(session, app_id)
             await session.delete(endpoint)
+            self._note(session, Action.CALLBACKS_REMOVE, app_id)
             await session.execute(
                 update(Notice)
                 .where(Notice.app_id == app_id, Notice.state == "waiting")
@@ -188,6 +199,7 @@ class Endpoints:
             endpoint = await _need_endpoint(session, app_id, to_change=True)
             endpoint.sealed_old_secret, endpoint.old_until_ms = (endpoint.sealed_secret, until_ms) if overlap_ms else (None, None)
             endpoint.sealed_secret = self._signers.seal(app_id, secret)
+            self._note(session, Action.CALLBACKS_ROTATE, app_id, {"overlap_ms": overlap_ms})
         return Signing(secret, endpoint.old_until_ms)
 
     async def dead_letters(self, app_id: str, *, limit: int = _DEAD_PAGE, after: str | None = None) -> list[DeadLetter]:
@@ -237,7 +249,9 @@ class Endpoints:
                 raise AccountError(f"the endpoint of app {app_id} is off: set it first")
             again = dead.values(state="waiting", attempts=0, next_ms=now_ms, lease_ms=0, first_failed_ms=None, done_ms=None)
             answered = await session.execute(again.returning(Notice.notice_id).execution_options(synchronize_session=False))
-            return len(answered.all())
+            count = len(answered.all())
+            self._note(session, Action.CALLBACKS_REPLAY, app_id, {"notices": count})
+            return count
 
     async def test(self, app_id: str) -> Tested:
         """Send one event that tells of no recording, now and once."""
@@ -250,6 +264,9 @@ class Endpoints:
         failure = outcome.failure
         code = DELIVERED if failure is None else int(failure) if failure.isdecimal() else _CODES.get(failure, 0)
         return Tested(code, failure is None, failure)
+
+    def _note(self, session: AsyncSession, action: Action, app_id: str, details: Mapping[str, object] | None = None) -> None:
+        audit.add(session, self._by, action, app_id, at_ms=self._now_ms(), details=details)
 
     async def _url_problem(self, url: str) -> str | None:
         if len(url) > LONGEST_URL:
@@ -278,10 +295,10 @@ async def open_sender(settings: Callbacks) -> AsyncIterator[Sender]:
 
 
 @contextlib.asynccontextmanager
-async def open_endpoints(settings: Settings) -> AsyncIterator[Endpoints]:
+async def open_endpoints(settings: Settings, by: Actor) -> AsyncIterator[Endpoints]:
     """The endpoints of the deployment, beside a control plane that may be running; raises as `open_deployment`."""
     async with open_deployment(settings) as (store, key), open_sender(settings.callbacks) as sender:
-        yield Endpoints(store=store, signers=Signers(key), sender=sender)
+        yield Endpoints(store=store, signers=Signers(key), sender=sender, by=by)
 
 
 async def _need_endpoint(session: AsyncSession, app_id: str, *, to_change: bool = False) -> Endpoint:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import Table as Schema
 from sqlalchemy import delete, func, select, update
 
-from api import lifecycle
+from api import audit, lifecycle
+from api.audit import Action, Actor
 from api.store import Store
-from api.tables import File, Recording, Slice, Table, Usage
+from api.tables import Audit, File, Recording, Slice, Table, Usage
 
 
 class Unfinished(Exception):
@@ -41,6 +42,12 @@ async def known(store: Store, sid: str) -> Known | None:
         return Known(row.prefix, frozenset(names), frozenset(lists))
 
 
+async def write_down(store: Store, sid: str, by: Actor, *, at_ms: int) -> None:
+    """Before anything is removed, so that the audit log tells also of what is interrupted; without the sid, which is to be nowhere."""
+    async with store.write() as session:
+        audit.add(session, by, Action.RECORDING_ERASE, audit.erased(sid), at_ms=at_ms)
+
+
 async def erase_rows(store: Store, sid: str) -> dict[str, int]:
     """How many rows went, by table.
 
@@ -58,6 +65,7 @@ async def erase_rows(store: Store, sid: str) -> dict[str, int]:
             if count:
                 gone[table.name] = count
         await session.execute(update(Usage).where(Usage.sid == sid).values(sid=f"erased-{secrets.token_hex(8)}", channel=""))
+        await session.execute(update(Audit).where(Audit.target == sid).values(target=audit.erased(sid)))
     return gone
 
 
@@ -70,6 +78,8 @@ async def left_in_database(store: Store, sid: str) -> list[str]:
             for table in named
             if await session.scalar(select(func.count()).select_from(table).where(table.c.sid == sid))
         ]
+        if await session.scalar(select(func.count()).select_from(Audit).where(Audit.target == sid)):
+            left.append("rows of audit")
     return left if await store.scrub() else [*left, "the database's write-ahead log, which is in use"]
 
 

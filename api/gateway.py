@@ -64,7 +64,7 @@ async def _admit(request: Request) -> None:
     customer_id = await gatekeeper.customer(request.headers.get("authorization"), address, app_id)
     if not rates.take(app_id or customer_id):
         raise GatewayError(Gate.TOO_MANY)
-    request.state.caller = Caller(customer_id, app_id or "")
+    request.state.caller = Caller(customer_id, app_id or "", address)
     content_type = request.headers.get("content-type")
     if request.method == "POST" and content_type and content_type.partition(";")[0].strip().lower() != "application/json":
         raise ServiceError(Fault.BAD_FORM)

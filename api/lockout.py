@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 WINDOW_SECONDS: Final = 60.0
 MOST_FAILURES: Final = 10  # in a window: of an id from an address, and of an id
@@ -18,6 +18,8 @@ FIRST_LOCK_SECONDS: Final = 30.0  # doubled with each lock
 LONGEST_LOCK_SECONDS: Final = 900.0
 FORGIVEN_SECONDS: Final = 3600.0  # without a failure
 REMEMBERED: Final = 10_000  # of each kind; the one that was used longest ago is forgotten first
+
+Scope = Literal["pair", "address", "id"]
 
 
 @dataclass(slots=True)
@@ -46,11 +48,15 @@ class Lockout:
             records += [self._addresses.get(address), self._names.get(name)]
         return max(0.0, *(record.locked_until - self._now() for record in records if record), 0.0)
 
-    def failed(self, name: str, address: str) -> None:
+    def failed(self, name: str, address: str) -> dict[Scope, float]:
+        """Count it; returns what is locked from now on, and for how many seconds."""
         address = _network(address)
-        self._count(self._pairs, f"{address} {name}", MOST_FAILURES)
-        self._count(self._addresses, address, MOST_FAILURES_OF_ADDRESS)
-        self._count(self._names, name, MOST_FAILURES)
+        seconds: dict[Scope, float] = {
+            "pair": self._count(self._pairs, f"{address} {name}", MOST_FAILURES),
+            "address": self._count(self._addresses, address, MOST_FAILURES_OF_ADDRESS),
+            "id": self._count(self._names, name, MOST_FAILURES),
+        }
+        return {scope: lock for scope, lock in seconds.items() if lock}
 
     def succeeded(self, name: str, address: str) -> None:
         pair = f"{_network(address)} {name}"
@@ -59,7 +65,8 @@ class Lockout:
         self._welcome.move_to_end(pair)
         _bound(self._welcome)
 
-    def _count(self, records: OrderedDict[str, _Record], key: str, most: int) -> None:
+    def _count(self, records: OrderedDict[str, _Record], key: str, most: int) -> float:
+        """For how many seconds a lock begins now; 0: none does."""
         now = self._now()
         record = records.get(key)
         if record is None or now - record.last > FORGIVEN_SECONDS:
@@ -70,10 +77,13 @@ class Lockout:
             record.window_from, record.failures = now, 0
         record.last = now
         record.failures += 1
-        if record.failures >= most:
-            record.locked_until = now + min(FIRST_LOCK_SECONDS * 2**record.locks, LONGEST_LOCK_SECONDS)
-            record.locks += 1
-            record.window_from, record.failures = now, 0
+        if record.failures < most:
+            return 0
+        seconds = min(FIRST_LOCK_SECONDS * 2**record.locks, LONGEST_LOCK_SECONDS)
+        record.locked_until = now + seconds
+        record.locks += 1
+        record.window_from, record.failures = now, 0
+        return seconds
 
 
 def _bound(items: OrderedDict[str, object] | OrderedDict[str, _Record] | OrderedDict[str, None]) -> None:

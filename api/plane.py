@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from api.accounts import Accounts, Certificates, unix_ms
 from api.app import create_app, create_probes
 from api.apps import Apps
+from api.audit import SERVICE
 from api.auth import Gatekeeper
 from api.changes import Changes
 from api.clock import Steady
@@ -61,7 +62,7 @@ async def open_plane(
     """
     key, now_ms = load_master_key(settings.key_file), Steady(now_ms)
     async with open_sender(settings.callbacks) as sender, open_store(settings.database_url) as store:
-        await ensure_first_credentials(settings, Accounts(store, key))
+        await ensure_first_credentials(settings, Accounts(store, key, by=SERVICE))
         changes, vault, outbox, signers = Changes(), Vault(key), Outbox(), Signers(key)
         notices = Notices(outbox, late_uploads=settings.callbacks.late_uploads, now_ms=now_ms)
         ledger = Ledger(store=store, vault=vault, changes=changes, notices=notices, now_ms=now_ms)
@@ -77,6 +78,7 @@ async def open_plane(
             notices=notices,
             now_ms=now_ms,
             rescue_days=settings.agent.rescue_days,
+            audit_days=settings.api.audit_days,
         )
         service = Service(
             store=store,
@@ -93,7 +95,7 @@ async def open_plane(
             encrypt_media=settings.recording.encrypt_at_rest,
         )
         delivery = Delivery(store=store, outbox=outbox, sender=sender, signers=signers, schedule=settings.callbacks.retries, now_ms=now_ms)
-        endpoints = Endpoints(store=store, signers=signers, sender=sender, now_ms=now_ms)
+        endpoints = Endpoints(store=store, signers=signers, sender=sender, by=SERVICE, now_ms=now_ms)
         gatekeeper = Gatekeeper(store, key, now_ms=now_ms)
         rates = Buckets(per_second=settings.api.requests_per_second)
 

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import lifecycle
+from api import audit, lifecycle
 from api.accounts import forget_expired
 from api.bus import Bus, NoAnswer
 from api.changes import Changes
@@ -43,8 +43,9 @@ class Recovery:
         notices: Notices,
         now_ms: Callable[[], int],
         rescue_days: float = 10,
+        audit_days: float = 365,
     ) -> None:
-        """`rescue_days`: how long after a recording's end its node tries to bring files that wait there."""
+        """`rescue_days`: how long after a recording's end its node tries to bring files that wait there; `audit_days`: of the audit log."""
         self._store = store
         self._bus = bus
         self._stops = stops
@@ -52,6 +53,7 @@ class Recovery:
         self._changes = changes
         self._notices = notices
         self._now_ms = now_ms
+        self._keep_audit_ms = int(audit_days * _DAY_MS)
         self._keep_secrets_ms = int((rescue_days + 1) * _DAY_MS)  # by then the node has told that it has given up
 
     async def run(self) -> None:
@@ -73,6 +75,7 @@ class Recovery:
             log.warning("recording offered again", extra={"sid": sid, "taken": taken})
         await self._stops.deliver_pending()
         await forget_expired(self._store, self._now_ms())
+        await audit.forget(self._store, self._now_ms() - self._keep_audit_ms)
         await self._wipe_secrets()
         await self._close_windows()
         async with self._store.read() as session:

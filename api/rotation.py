@@ -6,7 +6,7 @@ A control plane may be running beside it. It takes a changed file up at its next
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
+from api import audit
 from api.accounts import AccountError, Accounts, Certificates, open_deployment, unix_ms, valid_at
+from api.audit import Action, Actor
 from api.endpoints import Signers
 from api.first_credentials import still_kept
 from api.masterkey import Content, Key, MasterKey, change, former_line, new_key, read
@@ -56,12 +58,14 @@ class Done:
 
 
 class Rotation:
-    def __init__(self, *, settings: Settings, store: Store, key: MasterKey, now_ms: Callable[[], int] = unix_ms) -> None:
+    def __init__(self, *, settings: Settings, store: Store, key: MasterKey, by: Actor, now_ms: Callable[[], int] = unix_ms) -> None:
+        """`by`: whose doing the audit log says it is."""
         self._settings = settings
         self._path = settings.key_file
         self._store = store
         self._key = key
-        self._accounts = Accounts(store, key, now_ms=now_ms)
+        self._by = by
+        self._accounts = Accounts(store, key, by=by, now_ms=now_ms)
         self._now_ms = now_ms
         signers = Signers(key).safe
         self._places = (  # bound as Vault, Certificates and Signers do it
@@ -90,11 +94,11 @@ class Rotation:
         """By id, the current one first: the line that keeps what verifies its manifests when the key's own line goes."""
         return {key.id: former_line(public_key(key)) for key in self._key.all()}
 
-    def add(self) -> str:
+    async def add(self) -> str:
         """Put a new key behind the others, where it opens and does not seal yet; returns its id."""
-        secret = new_key()
-        change(self._path, lambda content: Content((*content.secrets, secret), content.former))
-        return Key(secret).id
+        added = self._add()
+        await self._note(Action.KEYS_ADD, added)
+        return added
 
     async def rotate(self, to: str | None = None) -> Done:
         """Make a new key current, or one that is in the file already, and seal everything with it.
@@ -102,7 +106,7 @@ class Rotation:
         Raises:
             AccountError: there is no such key.
         """
-        wanted = to or self.add()  # it is on the disk before anything is sealed with it
+        wanted = to or self._add()  # it is on the disk before anything is sealed with it
 
         def changed(content: Content) -> Content:
             first = next((one for one in content.secrets if Key(one).id == wanted), None)
@@ -111,10 +115,21 @@ class Rotation:
             return Content((first, *(one for one in content.secrets if one != first)), content.former)
 
         change(self._path, changed)
-        return await self.reseal()
+        await self._note(Action.KEYS_ROTATE, wanted)
+        return await self._seal_all()
 
     async def reseal(self) -> Done:
         """Bring everything under the current key; goes on where one that was interrupted ended."""
+        done = await self._seal_all()
+        await self._note(Action.KEYS_RESEAL, done.current, {"sealed": sum(done.sealed.values()), "digests": done.digests})
+        return done
+
+    def _add(self) -> str:
+        secret = new_key()
+        change(self._path, lambda content: Content((*content.secrets, secret), content.former))
+        return Key(secret).id
+
+    async def _seal_all(self) -> Done:
         sealed = {place.many: await self._reseal(place) for place in self._places}
         digests = [await self._accounts.digest_again(*kept) for kept in still_kept(self._settings)]
         left = tuple(await self.left())
@@ -129,7 +144,7 @@ class Rotation:
         before = read(self._path)
         if len(before.secrets) == 1:
             return []
-        done = await self.reseal()
+        done = await self._seal_all()
         left = list(done.left)
         if any(done.sealed.values()):
             left.insert(0, "something was still sealed with one until now: see that every control plane has this file, and try again later")
@@ -143,7 +158,9 @@ class Rotation:
             return Content(content.secrets[:1], tuple(dict.fromkeys(former)))
 
         change(self._path, changed)
-        return [key.id for key in before.keys[1:]]
+        dropped = [key.id for key in before.keys[1:]]
+        await self._note(Action.KEYS_DROP, done.current, {"dropped": dropped})
+        return dropped
 
     async def left(self) -> list[str]:
         """What needs other keys than the current one, counted and named."""
@@ -174,6 +191,11 @@ class Rotation:
             left += _counted(theirs, f"secret of {role}s", f"secrets of {role}s", "not used since the rotation")
         left += _counted(recordings, "recording", "recordings", "whose resourceId was acquired before the rotation")
         return left + unstarted
+
+    async def _note(self, action: Action, key_id: str, details: Mapping[str, object] | None = None) -> None:
+        """Of a change of the file, when that is done."""
+        async with self._store.write() as session:
+            audit.add(session, self._by, action, key_id, at_ms=self._now_ms(), details=details)
 
     def _unstarted(self) -> list[str]:
         """Only their callers have them, so what counts is when the file was changed."""
@@ -234,10 +256,10 @@ class Rotation:
 
 
 @contextlib.asynccontextmanager
-async def open_rotation(settings: Settings) -> AsyncIterator[Rotation]:
+async def open_rotation(settings: Settings, by: Actor) -> AsyncIterator[Rotation]:
     """The keys of the deployment, beside a control plane that may be running; raises as `open_deployment`."""
     async with open_deployment(settings) as (store, key):
-        yield Rotation(settings=settings, store=store, key=key)
+        yield Rotation(settings=settings, store=store, key=key, by=by)
 
 
 def _counted(ids: Sequence[str], one: str, many: str, why: str) -> list[str]:

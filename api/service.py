@@ -14,7 +14,8 @@ from sqlalchemy import bindparam, delete, exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api import lifecycle
+from api import audit, lifecycle
+from api.audit import Action, Actor
 from api.bus import Bus, BusError, Command, NoAnswer
 from api.changes import Changes
 from api.errors import Fault, ServiceError
@@ -48,6 +49,11 @@ class Caller:
 
     customer_id: str
     app_id: str
+    address: str = ""
+
+    @property
+    def actor(self) -> Actor:
+        return audit.customer(self.customer_id, self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +184,12 @@ class Service:
             raise ServiceError(Fault.NO_SUCH_TASK)
         return await self._snapshot(row)
 
-    async def change_storage(self, customer_id: str, sid: str, wanted: Storage, *, moved: Callable[[Storage], Sequence[str]]) -> None:
+    async def change_storage(self, caller: Caller, sid: str, wanted: Storage, *, moved: Callable[[Storage], Sequence[str]]) -> None:
         """Other keys for the bucket of a recording that runs or has ended; `moved` names what of `wanted` is another place.
 
         Another place is taken while nothing is stored.
         """
-        if await self._owned(customer_id, sid) is None:
+        if await self._owned(caller.customer_id, sid) is None:
             raise ServiceError(Fault.NO_SUCH_TASK)
         fields: Sequence[str] = ()
 
@@ -195,7 +201,7 @@ class Service:
             return bool(fields)
 
         try:
-            await self._renew(sid, wanted, moves)
+            await self._renew(sid, wanted, moves, caller.actor)
         except ServiceError as error:
             if error.fault is Fault.INVALID_PARAMETER and fields:  # the node has stored something that it has not told yet
                 raise _stored_there(fields) from error
@@ -257,7 +263,7 @@ class Service:
                     raise ServiceError(Fault.INVALID_PARAMETER, reason)
                 return False
 
-            await self._renew(row.sid, storage, moves)
+            await self._renew(row.sid, storage, moves, target.caller.actor)
         if subscription:
             await self._change(row, Subscribe(sid=row.sid, subscription=subscription), {"subscription": subscription})
 
@@ -377,7 +383,7 @@ class Service:
                 await self._tell_refusal(row)
             raise
 
-    async def _renew(self, sid: str, storage: Storage, moves: Callable[[AsyncSession, Storage], Awaitable[bool]]) -> None:
+    async def _renew(self, sid: str, storage: Storage, moves: Callable[[AsyncSession, Storage], Awaitable[bool]], by: Actor) -> None:
         """Keep the new keys, then have the node claim them: secrets travel in no command. Until the end, for uploads go on till then.
 
         `moves` tells whether `storage` is another place than the one there is, or raises. The node alone knows for certain what is
@@ -390,7 +396,9 @@ class Service:
                     raise ServiceError(Fault.NO_SUCH_TASK)
                 spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
                 assert spec.storage
-                proposed = await moves(session, spec.storage) and row.node is not None
+                elsewhere = await moves(session, spec.storage)
+                proposed = elsewhere and row.node is not None
+                audit.add(session, by, Action.RECORDING_STORAGE, sid, at_ms=self._now_ms(), details={"another_place": elsewhere})
                 changed: dict[str, Storage | None] = {"next_storage": storage}
                 if not proposed:
                     changed = {"storage": storage, "next_storage": None}

@@ -71,7 +71,7 @@ async def change_storage(sid: str, body: StorageRequest, who: CallerOf, doing: S
 
     Another place is possible while nothing is stored in the first one.
     """
-    await doing.change_storage(who.customer_id, sid, body.storage_config.to_spec(), moved=body.storage_config.moved_from)
+    await doing.change_storage(who, sid, body.storage_config.to_spec(), moved=body.storage_config.moved_from)
     return StorageChanged(sid=sid)
 
 

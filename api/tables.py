@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, false, text, true
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, false, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -55,6 +55,23 @@ class App(Table):
     open_channels: Mapped[bool] = mapped_column(default=False, server_default=false())  # without certificate: to other machines too
     max_recordings: Mapped[int | None]  # at the same time; None: what the settings say
     removed_ms: Mapped[int | None]  # its recordings still name it
+
+
+class Audit(Table):
+    """Something that was done to the deployment; see `api.audit`."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)  # SQLite numbers no other type
+    at_ms: Mapped[int]
+    actor: Mapped[str] = mapped_column(String(96))  # role:who
+    address: Mapped[str] = mapped_column(String(64))  # of callers of the API
+    action: Mapped[str] = mapped_column(String(32))  # api.audit.Action
+    target: Mapped[str] = mapped_column(String(64))  # an id, of what the action names
+    details: Mapped[dict[str, object]] = mapped_column(JSON)
+
+
+Index("audit_by_time", Audit.at_ms)
 
 
 class Recording(Table):

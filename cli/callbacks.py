@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from api.audit import command_line
 from api.endpoints import DeadLetter, Endpoints, EndpointView, Signing, open_endpoints
 from cli.customers import day, perform_with, with_config, with_json
 
@@ -136,7 +137,7 @@ def replay(app: str, notices: tuple[str, ...], everything: bool, config: Path | 
 
 
 def _perform(config: Path | None, work: Callable[[Endpoints], Awaitable[T]]) -> T:
-    return perform_with(open_endpoints, config, work)
+    return perform_with(lambda settings: open_endpoints(settings, command_line()), config, work)
 
 
 def _read(path: Path) -> str:

@@ -13,6 +13,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.accounts import AccountError, Accounts, AccountView, Issued, open_accounts
+from api.audit import command_line
 from api.digests import Role
 from recorder.settings import Settings, load
 
@@ -40,7 +41,7 @@ class Quota(click.ParamType[int | Literal["none"]]):
 
 def perform(config: Path | None, work: Callable[[Accounts], Awaitable[T]]) -> T:
     """Do `work` on the database of the deployment, whether its service runs or not."""
-    return perform_with(open_accounts, config, work)
+    return perform_with(lambda settings: open_accounts(settings, command_line()), config, work)
 
 
 def perform_with(

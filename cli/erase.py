@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import erasure as database
+from api.accounts import unix_ms
+from api.audit import command_line
 from api.schemas.storage import StorageConfig
 from api.store import open_store as open_database
 from recorder import erasure
@@ -37,9 +39,9 @@ _EVERYWHERE = ("0.0.0.0/0", "::/0")  # whoever runs the command may reach what t
 def command(*, sid: str, storage: BinaryIO | None, yes: bool, as_json: bool, config: Path | None) -> None:
     """Erase the recording SID: its objects in bucket and backup store, its part of this machine's spool, captures, and rows.
 
-    The keys of a bucket are forgotten when a recording has ended, so give them again (--storage). What vendor 100 holds is found
-    without. Where agents run on several machines, run it on each. What was used stays in the bill, without sid and channel. Prints what
-    was removed and looks again; ends with 1 when something is left or could not be looked at.
+    The keys of a bucket are forgotten when a recording has ended, so give them again (--storage). What vendor 100 holds is found without.
+    Where agents run on several machines, run it on each. What was used stays in the bill, without sid and channel, and the audit log keeps
+    that something was erased. Prints what was removed and looks again; ends with 1 when something is left or could not be looked at.
     """
     if not re.fullmatch(r"[0-9a-f]{32}", sid, re.ASCII):
         raise click.UsageError("a sid is 32 hex digits")
@@ -67,6 +69,7 @@ def command(*, sid: str, storage: BinaryIO | None, yes: bool, as_json: bool, con
 async def _erase(sid: str, where: Storage | None, settings: Settings) -> tuple[list[Removed], list[str]]:
     async with open_database(settings.database_url) as store:
         known = await database.known(store, sid)
+        await database.write_down(store, sid, command_line(), at_ms=unix_ms())
         removed, left = await asyncio.to_thread(lambda: _everywhere(sid, where, settings, known))
         if not left:  # the rows name the objects: they are needed to try again
             removed += [Removed("row", table, count) for table, count in (await database.erase_rows(store, sid)).items()]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import click
 
+from api.audit import command_line
 from api.rotation import Done, Rotation, open_rotation
 from cli.customers import perform_with, with_config, with_json
 
@@ -54,11 +55,7 @@ def list_all(as_json: bool, config: Path | None) -> None:
 @with_config
 def add(as_json: bool, config: Path | None) -> None:
     """Add a key that opens and does not seal yet, so that it can be brought to every machine before `rotate --to`."""
-
-    async def added(rotation: Rotation) -> str:
-        return rotation.add()
-
-    key_id = _perform(config, added)
+    key_id = _perform(config, lambda rotation: rotation.add())
     click.echo(json.dumps({"key": key_id}) if as_json else f"added {key_id}")
 
 
@@ -88,7 +85,7 @@ def drop(config: Path | None) -> None:
 
 
 def _perform(config: Path | None, work: Callable[[Rotation], Awaitable[T]]) -> T:
-    return perform_with(open_rotation, config, work)
+    return perform_with(lambda settings: open_rotation(settings, command_line()), config, work)
 
 
 def _show(done: Done, as_json: bool) -> None:

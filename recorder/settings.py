@@ -97,6 +97,7 @@ class Api(_Section):
     )
     requests_per_second: float = Field(10, gt=0, description="per app id; over it 429")
     max_recordings: int = Field(50, ge=0, description="at the same time, of each app that has no quota of its own; over it 406")
+    audit_days: float = Field(365, gt=0, description="how long the audit log is kept")
     database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; default: SQLite in data_dir")
 
 

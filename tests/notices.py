@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from api.accounts import Accounts, unix_ms
+from api.audit import SERVICE
 from api.delivery import LEASE_MS, Delivery
 from api.endpoints import Endpoints, Signers, open_sender
 from api.hosts import Hosts
@@ -50,7 +51,7 @@ class Office:
     async def app(self, url: str, events: list[int] | None = None, app_id: str | None = None) -> str:
         """A customer's app with an endpoint."""
         app_id = app_id or f"app{next(_numbers)}"
-        await Accounts(self.store, KEY).create("customer", app_id=app_id)
+        await Accounts(self.store, KEY, by=SERVICE).create("customer", app_id=app_id)
         signing = await self.endpoints.set(app_id, url=url, events=events)
         assert signing
         self.secrets[app_id] = signing.secret
@@ -141,7 +142,7 @@ async def office(
             hosts=hosts,
             lease_ms=lease_ms,
         )
-        endpoints = Endpoints(store=store, signers=signers, sender=sending, now_ms=now_ms)
+        endpoints = Endpoints(store=store, signers=signers, sender=sending, by=SERVICE, now_ms=now_ms)
         yield Office(store, outbox, delivery, endpoints, now_ms)
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sqlalchemy import LargeBinary, select
 
 from api.accounts import AccountError, AppChange, Certificates, Issued
+from api.audit import SERVICE
 from api.endpoints import Signers
 from api.masterkey import MasterKey, read
 from api.rotation import Rotation, open_rotation
@@ -161,7 +162,7 @@ async def whole_rotation(data: Path, **api: Any) -> None:
         ]
         plain = there.opened_with(MasterKey(old), apps)
         assert plain.keys() == there.blobs.keys()
-        async with open_rotation(settings) as rotation:  # as the command line does it, beside the running control plane
+        async with open_rotation(settings, SERVICE) as rotation:  # as the command line does it, beside the running control plane
             done = await rotation.rotate()
             (new, kept) = read(settings.key_file).secrets
             assert kept == old

@@ -18,6 +18,7 @@ from sqlalchemy import insert, select, update
 from standardwebhooks import Webhook
 
 from api.accounts import Accounts, open_deployment, unix_ms
+from api.audit import SERVICE
 from api.hosts import OPEN_SECONDS, Hosts
 from api.store import Store
 from api.tables import Endpoint, Notice
@@ -85,7 +86,7 @@ class Plane:
             ):
                 if former:
                     self.node.continue_from(former)
-                self.accounts = Accounts(self.store, key)
+                self.accounts = Accounts(self.store, key, by=SERVICE)
                 yield
         for secret in self.secrets.values():
             assert secret not in log.read_text(errors="replace")

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from api.accounts import Accounts, unix_ms
+from api.audit import command_line
 from api.masterkey import load_master_key
 from api.plane import ControlPlane, open_plane
 from api.service import Patience
@@ -124,7 +125,7 @@ class World:
     @property
     def accounts(self) -> Accounts:
         """As the command line has them: nothing of the running control plane but its database."""
-        return Accounts(self.plane.store, load_master_key(self.settings.key_file))
+        return Accounts(self.plane.store, load_master_key(self.settings.key_file), by=command_line())
 
 
 @contextlib.asynccontextmanager

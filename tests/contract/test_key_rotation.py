@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api import rotation as module
 from api.accounts import AccountError, Accounts, AppChange
+from api.audit import SERVICE
 from api.auth import Gatekeeper
 from api.masterkey import Content, MasterKey, change, load_master_key, read
 from api.rotation import Rotation, open_rotation
@@ -35,7 +36,7 @@ async def test_no_byte_sealed_with_the_old_key_is_left_in_the_files_of_sqlite(wo
         return b"".join(file.read_bytes() for file in world.settings.data_dir.glob("recorder.db*"))
 
     assert sealed in kept()
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         done = await rotation.rotate()
     assert done.log_cleared
     assert sealed not in kept()
@@ -67,7 +68,7 @@ class Ending:
         return await self._store.scrub()
 
 
-@pytest.mark.parametrize("transactions", range(6))
+@pytest.mark.parametrize("transactions", range(7))
 async def test_a_rotation_that_is_interrupted_anywhere_is_finished_later(
     world: World, transactions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,17 +77,18 @@ async def test_a_rotation_that_is_interrupted_anywhere_is_finished_later(
         app_id = await world.accounts.create_app((await world.accounts.list_all("customer"))[0].id)
         await world.accounts.set_app(app_id, AppChange(certificate=secret(f"certificate-{number:02}")))
     key = load_master_key(world.settings.key_file)
-    broken = Rotation(settings=world.settings, store=Ending(world.plane.store, transactions), key=key)  # type: ignore[arg-type]  # a fake
-    with pytest.raises(Interrupted):  # it takes four for seven apps, and one for each of the first secrets
+    broken = Rotation(settings=world.settings, store=Ending(world.plane.store, transactions), key=key, by=SERVICE)  # type: ignore[arg-type]  # a fake
+    with pytest.raises(Interrupted):  # it takes one for the audit log, four for seven apps, and one for each of the first secrets
         await broken.rotate()
+    sealed = min(2 * max(transactions - 1, 0), 7)
     there, apps = await dump(world)
     new, old = (MasterKey(one) for one in read(world.settings.key_file).secrets)
-    assert len(there.opened_with(new, apps)) == min(2 * transactions, 7)
-    assert len(there.opened_with(old, apps)) == 7 - min(2 * transactions, 7)
+    assert len(there.opened_with(new, apps)) == sealed
+    assert len(there.opened_with(old, apps)) == 7 - sealed
     assert await signs_in(world.caller)
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         done = await rotation.reseal()
-        assert done.sealed["certificates of apps"] == 7 - min(2 * transactions, 7)
+        assert done.sealed["certificates of apps"] == 7 - sealed
         assert done.current == new.current.id
     there, apps = await dump(world)
     assert len(there.opened_with(new, apps)) == 7
@@ -96,7 +98,7 @@ async def test_what_no_key_opens_is_named_and_keeps_the_old_keys(world: World) -
     await world.accounts.set_app(world.caller.app_id, AppChange(certificate=secret("certificate-damaged")))
     async with world.plane.store.write() as session:
         await session.execute(update(App).values(sealed_certificate=b"x" * 60))
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         done = await rotation.rotate()
         words = f"1 certificate of an app that no key in the file opens ({world.caller.app_id})"
         assert (done.sealed["certificates of apps"], words in done.left) == (0, True)
@@ -111,7 +113,7 @@ async def test_the_files_of_the_first_start_may_be_gone(world: World) -> None:
     customer = (await world.accounts.list_all("customer"))[0].id
     for file in (world.settings.credentials_file, world.settings.operator_file):
         file.unlink()
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         done = await rotation.rotate()
         assert done.digests == 0
         assert [one.split(" (")[0] for one in done.left] == [
@@ -129,7 +131,7 @@ async def test_the_files_of_the_first_start_may_be_gone(world: World) -> None:
 
 async def test_a_wrong_secret_makes_no_digest_again(world: World) -> None:
     customer = await world.accounts.create("customer")
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         await rotation.rotate()
         assert not await signs_in(Caller(world.http(customer.id, "guess"), ""))
         assert any(customer.secret_id in one for one in await rotation.left())
@@ -140,7 +142,7 @@ async def test_a_database_of_the_version_before_needs_its_key(world: World) -> N
         await session.execute(update(Secret).values(key_id=None))
     for file in (world.settings.credentials_file, world.settings.operator_file):
         file.unlink()
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         assert await rotation.drop() == []  # the only key
         await rotation.rotate()
         assert "1 secret of customers not used since" in await refused(rotation)
@@ -148,9 +150,9 @@ async def test_a_database_of_the_version_before_needs_its_key(world: World) -> N
 
 
 async def test_a_key_that_was_added_is_made_current_later(world: World) -> None:
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         (first,) = list(rotation.keys)
-        added = rotation.add()
+        added = await rotation.add()
         assert list(rotation.keys) == [first, added]
         assert await signs_in(world.caller)
         with pytest.raises(AccountError, match="there is no key 'deadbeef'"):
@@ -163,7 +165,7 @@ async def test_a_key_that_was_added_is_made_current_later(world: World) -> None:
 
 async def test_a_key_that_came_back_is_dropped_again(world: World) -> None:
     """For a backup of its time, say."""
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         await rotation.rotate()
         before = read(world.settings.key_file)
         for _ in range(2):
@@ -179,10 +181,10 @@ async def test_a_control_plane_that_still_seals_with_an_older_key_keeps_it(world
     app_id = world.caller.app_id
     await world.accounts.set_app(app_id, AppChange(certificate=secret("certificate-before")))
     behind = MasterKey(*read(world.settings.key_file).secrets)
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         await rotation.rotate()
         make_old(world.settings.key_file)
-        await Accounts(world.plane.store, behind).set_app(app_id, AppChange(certificate=secret("certificate-behind")))
+        await Accounts(world.plane.store, behind, by=SERVICE).set_app(app_id, AppChange(certificate=secret("certificate-behind")))
         assert "something was still sealed with one until now" in await refused(rotation)
         assert len(await rotation.drop()) == 1
     there, apps = await dump(world)
@@ -195,7 +197,7 @@ async def test_a_digest_that_waits_through_another_rotation_is_left_out(world: W
     other = await world.accounts.create("customer")
     late = Gatekeeper(world.plane.store, load_master_key(world.settings.key_file))
     header = "Basic " + base64.b64encode(f"{other.id}:{other.secret}".encode()).decode()
-    async with open_rotation(world.settings) as rotation:
+    async with open_rotation(world.settings, SERVICE) as rotation:
         await rotation.rotate()
         await late.customer(header, "192.0.2.1")
         await rotation.rotate()

@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import select, update
 
 from api.accounts import AppChange, Certificates
+from api.audit import SERVICE
 from api.masterkey import MasterKey, read, write_private
 from api.rotation import open_rotation
 from api.store import open_store
@@ -165,7 +166,7 @@ async def test_a_rotation_waits_for_nobody_who_holds_a_row(database_url: str, tm
                 apps = {app.id: app for app in (await session.scalars(select(App).where(App.id.in_((held, free))))).all()}
             return {name: opens(new, app) for name, app in apps.items()}
 
-        async with open_rotation(settings) as rotation, asyncio.TaskGroup() as group:
+        async with open_rotation(settings, SERVICE) as rotation, asyncio.TaskGroup() as group:
             async with world.plane.store.write() as session:
                 await session.get(App, held, with_for_update=True)
                 await session.execute(update(App).where(App.id == wiped).values(sealed_certificate=None))

@@ -40,7 +40,7 @@ def test_the_tables_are_valid_on_postgresql() -> None:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # of SQLAlchemy
     statements = [str(CreateTable(table).compile(dialect=dialect)) for table in Table.metadata.sorted_tables]
     indexes = [str(CreateIndex(index).compile(dialect=dialect)) for table in Table.metadata.sorted_tables for index in table.indexes]
-    assert len(statements) == 11
+    assert len(statements) == 12
     assert any("WHERE live" in index for index in indexes)
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import create_engine
 
 import api as api_package
 from api.accounts import Accounts
+from api.audit import SERVICE
 from api.auth import Gatekeeper
 from api.digests import Digests
 from api.masterkey import load_master_key
@@ -309,7 +310,7 @@ async def test_customers_of_the_version_before_still_sign_in(tmp_path: Path) -> 
     async with open_store(f"sqlite+aiosqlite:///{path}") as store:
         keeper = Gatekeeper(store, key)
         assert await keeper.customer(httpx.BasicAuth("me", "s" * 32)._auth_header, "", "app") == "me"
-        (app,) = await Accounts(store, key).list_apps()
+        (app,) = await Accounts(store, key, by=SERVICE).list_apps()
         assert (app.certificate, app.open_channels, app.max_recordings) == (False, False, None)
     migrated(path, "0001")
     with contextlib.closing(sqlite3.connect(path)) as database:
