@@ -3,12 +3,14 @@
 A change adds its row in its own transaction; one whose change is a file adds it afterwards.
 """
 
+import contextlib
 import hashlib
 import os
 import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import delete, select
@@ -19,6 +21,7 @@ from api.tables import Audit
 
 _LONGEST_ACTOR: Final = 96
 _LONGEST_ADDRESS: Final = 64
+_NO_LOGIN: Final = 2**32 - 1  # how Linux writes that nobody has
 
 
 class Action(StrEnum):
@@ -57,9 +60,12 @@ class Actor:
 SERVICE: Final = Actor("service")  # the service itself, at its first start
 
 
-def command_line() -> Actor:
-    """Whoever runs this process."""
+def command_line(login_uid: Path = Path("/proc/self/loginuid")) -> Actor:
+    """Who has logged in and runs this process, which Linux knows through `sudo`, too; where that is not known, as whom it runs."""
     uid = os.geteuid()
+    with contextlib.suppress(OSError, ValueError):
+        known = int(login_uid.read_text("ascii"))
+        uid = uid if known == _NO_LOGIN else known
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:  # as in a container

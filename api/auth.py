@@ -18,7 +18,7 @@ from api.audit import Action
 from api.digests import MOST_SECRETS, Digests, Known, Role
 from api.errors import Gate, GatewayError
 from api.limits import Buckets
-from api.lockout import Lockout
+from api.lockout import Lockout, Scope
 from api.masterkey import MasterKey
 from api.store import Store
 from api.tables import App, Secret
@@ -147,14 +147,15 @@ class Gatekeeper:
             self._due.set()
         return name, known[0].app_owner
 
-    def _tell_lock(self, role: Role, owner_id: str, address: str, seconds: Mapping[str, object]) -> None:
+    def _tell_lock(self, role: Role, owner_id: str, address: str, seconds: Mapping[Scope, float]) -> None:
         """Once for each lock: the attempts that it turns away are counted by the metrics alone."""
-        log.warning("sign-in locked", extra={"role": role, "known": bool(owner_id), "locked_seconds": dict(seconds)})
+        log.info("sign-in locked", extra={"role": role, "known": bool(owner_id), "locked_seconds": dict(seconds)})
         if len(self._locks) >= _LOCKS_AT_ONCE or not self._lock_rates.take(""):
             self._untold += 1
             return
-        details = {"seconds": dict(seconds)} | ({"untold_before": self._untold} if self._untold else {})
-        self._untold = 0
+        details: dict[str, object] = {"seconds": dict(seconds)}
+        if self._untold:
+            details["untold_before"], self._untold = self._untold, 0
         self._locks.append(_Lock(role, owner_id, address, self._now_ms(), details))
         self._due.set()
 

@@ -79,7 +79,7 @@ class Lockout:
         record.failures += 1
         if record.failures < most:
             return 0
-        seconds = min(FIRST_LOCK_SECONDS * 2**record.locks, LONGEST_LOCK_SECONDS)
+        seconds: float = min(FIRST_LOCK_SECONDS * 2**record.locks, LONGEST_LOCK_SECONDS)
         record.locked_until = now + seconds
         record.locks += 1
         record.window_from, record.failures = now, 0
