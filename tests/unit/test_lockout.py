@@ -43,6 +43,12 @@ def test_ten_failures_in_a_minute_lock_and_each_lock_is_longer(locks: Lockout, c
     assert seen == [30, 60, 120, 240, 480, 900, 900]
 
 
+def test_a_lock_is_told_once_when_it_begins(locks: Lockout) -> None:
+    assert [locks.failed("a", HOME) for _ in range(12)] == [{}] * 9 + [{"pair": 30, "id": 30}] + [{}] * 2
+    told = [locks.failed(f"guess{number}", ELSEWHERE) for number in range(31)]
+    assert told == [{}] * 29 + [{"address": 30}, {}]
+
+
 def test_failures_far_apart_do_not_lock(locks: Lockout, clock: Clock) -> None:
     for _ in range(30):
         fail(locks, 1)
