@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict, Unpack
 
 from sqlalchemy import BindParameter, ColumnElement, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -56,7 +56,24 @@ class AccountView:
     created_ms: int
     secrets: tuple[SecretView, ...]
     max_recordings: int | None = None
+    max_streams: int | None = None
+    max_pixels: int | None = None
+    max_spool_bytes: int | None = None
+    max_callbacks: int | None = None
     apps: tuple[str, ...] = ()
+
+
+class Limits(TypedDict, total=False):
+    """The quotas of a customer (`api.tables.Customer` says of what); None: no limit."""
+
+    max_recordings: int | None
+    max_streams: int | None
+    max_pixels: int | None
+    max_spool_bytes: int | None
+    max_callbacks: int | None
+
+
+LIMITS: Final = tuple(Limits.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +169,7 @@ class Accounts:
                 name=owner.name,
                 created_ms=owner.created_ms,
                 secrets=tuple(SecretView(one.id, one.created_ms, one.expires_ms) for one in kept if one.owner_id == owner.id),
-                max_recordings=owner.max_recordings if isinstance(owner, Customer) else None,
+                **({name: getattr(owner, name) for name in LIMITS} if isinstance(owner, Customer) else {}),
                 apps=tuple(app.id for app in apps if role == "customer" and app.customer_id == owner.id),
             )
             for owner in owners
@@ -202,14 +219,15 @@ class Accounts:
             rows[fit.position].digest, rows[fit.position].key_id = fit.again.digest, fit.again.key_id
         return True
 
-    async def set_customer(self, customer_id: str, *, max_recordings: int | None) -> None:
-        """Change how many recordings it may have at the same time, over all its apps; None: any number."""
+    async def set_customer(self, customer_id: str, **limits: Unpack[Limits]) -> None:
+        """Change the quotas that are given."""
         async with self._store.write() as session:
             customer = await session.get(Customer, customer_id)
             if customer is None:
                 raise AccountError(f"there is no customer {customer_id!r}")
-            customer.max_recordings = max_recordings
-            self._note(session, Action.CUSTOMER_SET, customer_id, {"max_recordings": max_recordings})
+            for name, most in limits.items():
+                setattr(customer, name, most)
+            self._note(session, Action.CUSTOMER_SET, customer_id, limits)
 
     # ---- apps ----------------------------------------------------------------------------------------------------
 

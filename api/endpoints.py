@@ -17,9 +17,10 @@ from api.accounts import AccountError, need_app, open_deployment, unix_ms
 from api.audit import Action, Actor
 from api.masterkey import MasterKey
 from api.outbox import ALARMS, CLOUD_RECORDING
+from api.quotas import waiting_callbacks
 from api.sending import DELIVERED, Destination, Letter, Sender
 from api.store import Store
-from api.tables import Endpoint, Notice
+from api.tables import App, Customer, Endpoint, Notice
 from api.vault import Safe
 from recorder.outbound import AddressPolicy, BadUrl, ForbiddenAddress
 from recorder.outbound_http import open_client
@@ -236,18 +237,26 @@ class Endpoints:
     async def replay(self, app_id: str, notice_ids: Sequence[str] | None = None) -> int:
         """Send dead letters again under their ids, these or (None) all of them; returns how many.
 
+        The oldest come first: no more than may wait by the quota of the customer.
+
         Raises:
             AccountError: nothing can be sent to this app now.
         """
         now_ms = self._now_ms()
-        dead = update(Notice).where(Notice.app_id == app_id, Notice.state == "dead")
+        dead = (Notice.app_id == app_id, Notice.state == "dead")
+        chosen = select(Notice.notice_id).where(*dead).order_by(Notice.done_ms, Notice.sequence)
         if notice_ids is not None:
-            dead = dead.where(Notice.notice_id.in_(notice_ids))
+            chosen = chosen.where(Notice.notice_id.in_(notice_ids))
         async with self._store.write() as session:
             endpoint = await _need_endpoint(session, app_id)
             if not endpoint.enabled or endpoint.gone_ms is not None:
                 raise AccountError(f"the endpoint of app {app_id} is off: set it first")
-            again = dead.values(state="waiting", attempts=0, next_ms=now_ms, lease_ms=0, first_failed_ms=None, done_ms=None)
+            chosen = chosen.limit(await _room(session, app_id))
+            again = (
+                update(Notice)
+                .where(*dead, Notice.notice_id.in_(chosen))
+                .values(state="waiting", attempts=0, next_ms=now_ms, lease_ms=0, first_failed_ms=None, done_ms=None)
+            )
             answered = await session.execute(again.returning(Notice.notice_id).execution_options(synchronize_session=False))
             count = len(answered.all())
             self._note(session, Action.CALLBACKS_REPLAY, app_id, {"notices": count})
@@ -306,6 +315,14 @@ async def _need_endpoint(session: AsyncSession, app_id: str, *, to_change: bool 
     if endpoint is None:
         raise NoEndpoint(f"app {app_id} has no endpoint for callbacks")
     return endpoint
+
+
+async def _room(session: AsyncSession, app_id: str) -> int | None:
+    """How many notices more may wait; None: any number."""
+    customer = await session.scalar(select(Customer).join(App, App.customer_id == Customer.id).where(App.id == app_id))
+    if customer is None or customer.max_callbacks is None:
+        return None
+    return max(0, customer.max_callbacks - await waiting_callbacks(session, customer.id))
 
 
 def _events_problem(events: Sequence[int] | None) -> str | None:

@@ -9,14 +9,24 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import event, select, update
+from sqlalchemy import bindparam, event, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.tables import Endpoint, Notice, Recording
+from api.quotas import waiting_callbacks
+from api.tables import App, Customer, Endpoint, Notice, Recording
+from recorder import metrics
 
 CLOUD_RECORDING: Final = 3  # productId
+OVER_QUOTA: Final = "over_quota"  # failure of a notice for which there is no room
 _TOLD: Final = "recorder_outbox"  # of a session that tells of its commits
 ALARMS: Final = range(10001, 10007)  # warnCodes of ours; an app that has not selected one does not get it
+
+_WANTED: Final = (  # built once: each notice runs it
+    select(Endpoint.enabled, Endpoint.gone_ms, Endpoint.event_types, App.customer_id, Customer.max_callbacks)
+    .join(App, App.id == Endpoint.app_id)
+    .join(Customer, Customer.id == App.customer_id)
+    .where(Endpoint.app_id == bindparam("of"))
+)
 
 
 class Outbox:
@@ -40,10 +50,11 @@ class Outbox:
         recording's row stays locked until the end of the transaction. `alarm` is the warnCode of an alarm: it must be selected by
         this number, where other notices are selected by `event_type`.
 
+        What cannot be sent is a dead letter at once: the endpoint is gone, or as many notices wait as its customer may have waiting.
+
         Returns the noticeId, or None when the notice is not wanted; then it has taken no number.
         """
-        wanted = select(Endpoint.enabled, Endpoint.gone_ms, Endpoint.event_types).where(Endpoint.app_id == app_id)
-        endpoint = (await session.execute(wanted)).one_or_none()
+        endpoint = (await session.execute(_WANTED, {"of": app_id})).one_or_none()
         if endpoint is None or not endpoint.enabled or not selects(endpoint.event_types, event_type, alarm):
             return None
         sequence = None if sid is None else await _next_sequence(session, sid)
@@ -58,8 +69,13 @@ class Outbox:
             created_ms=now_ms,
             next_ms=now_ms,
         )
-        if endpoint.gone_ms is not None:  # kept for a replay
-            notice.state, notice.failure, notice.done_ms = "dead", "gone", now_ms
+        failure = None if endpoint.gone_ms is None else "gone"
+        if failure is None and endpoint.max_callbacks is not None:
+            full = await waiting_callbacks(session, endpoint.customer_id) >= endpoint.max_callbacks
+            failure = OVER_QUOTA if full else None
+        if failure:  # kept for a replay
+            notice.state, notice.failure, notice.done_ms = "dead", failure, now_ms
+            metrics.DEAD_LETTERS.inc()
         session.add(notice)
         if _TOLD not in session.info:
             session.info[_TOLD] = True

@@ -1,41 +1,105 @@
-"""How many recordings an app, and a customer, may have at the same time."""
+"""How much an app, and a customer over all its apps, may have at the same time."""
 
-from sqlalchemy import func, select
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.claims import WAITING
 from api.errors import Fault, ServiceError
 from api.store import Store
-from api.tables import App, Customer, Recording
+from api.tables import App, Customer, Notice, Recording, Slice
+from recorder.spec import RecordingSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a recording takes of its customer's quotas while it is live."""
+
+    streams: int
+    pixels: int  # per second
+
+    @classmethod
+    def of(cls, spec: RecordingSpec) -> "Needs":
+        return cls(spec.most_streams, spec.pixels_per_second)
+
+
+_LEAST: Final = Needs(streams=1, pixels=0)  # as acquire does not tell what will be started
 
 
 class Quotas:
     def __init__(self, store: Store, *, per_app: int) -> None:
-        """`per_app`: of apps that have no quota of their own."""
+        """`per_app`: recordings of apps that have no quota of their own."""
         self._store = store
         self._per_app = per_app
 
     async def look(self, app_id: str) -> None:
         """Raises:
-        ServiceError: the app or its customer has as many as it may.
+        ServiceError: the app or its customer has as much as it may, so that no recording can be started.
         """
         async with self._store.read() as session:
-            await self._check(session, app_id, lock=False)
+            await self._check(session, app_id, _LEAST, lock=False)
 
-    async def admit(self, session: AsyncSession, app_id: str) -> None:
+    async def admit(self, session: AsyncSession, app_id: str, needs: Needs) -> None:
         """As `look`, in the transaction that adds a recording: two of them cannot take the last place."""
-        await self._check(session, app_id, lock=True)
+        await self._check(session, app_id, needs, lock=True)
 
-    async def _check(self, session: AsyncSession, app_id: str, *, lock: bool) -> None:
+    async def widen(self, row: Recording, streams: int) -> None:
+        """Count a live recording with `streams` from now on, if that is more than it had; raises as `look`."""
+        async with self._store.write() as session:
+            app = await session.get_one(App, row.app_id)
+            customer = await session.get_one(Customer, app.customer_id, with_for_update=True)
+            current = await session.get(Recording, row.sid, with_for_update=True)
+            if current is None or not current.live or streams <= current.streams:
+                return
+            _, taken, _ = await _live(session, customer.id)
+            _refuse_over(customer.max_streams, taken - current.streams, streams)
+            current.streams = streams
+
+    async def _check(self, session: AsyncSession, app_id: str, needs: Needs, *, lock: bool) -> None:
         app = await session.get(App, app_id, with_for_update=lock)
         if app is None or app.removed_ms is not None:
             raise ServiceError(Fault.INVALID_APP)
         customer = await session.get(Customer, app.customer_id, with_for_update=lock)
         assert customer
+        of_app = select(func.count()).select_from(Recording).where(Recording.live, Recording.app_id == app_id)
         most_of_app = app.max_recordings if app.max_recordings is not None else self._per_app
-        live = select(func.count()).select_from(Recording).where(Recording.live)
-        if (await session.scalar(live.where(Recording.app_id == app_id)) or 0) >= most_of_app:
-            raise ServiceError(Fault.OVER_QUOTA)
-        if customer.max_recordings is not None:
-            apps = select(App.id).where(App.customer_id == customer.id)
-            if (await session.scalar(live.where(Recording.app_id.in_(apps))) or 0) >= customer.max_recordings:
-                raise ServiceError(Fault.OVER_QUOTA)
+        _refuse_over(most_of_app, await session.scalar(of_app) or 0, 1)
+        recordings, streams, pixels = await _live(session, customer.id)
+        _refuse_over(customer.max_recordings, recordings, 1)
+        _refuse_over(customer.max_streams, streams, needs.streams)
+        _refuse_over(customer.max_pixels, pixels, needs.pixels)
+        if customer.max_spool_bytes is not None:
+            _refuse_over(customer.max_spool_bytes, await _unstored_bytes(session, customer.id), 1)
+
+
+async def waiting_callbacks(session: AsyncSession, customer_id: str) -> int:
+    """How many notices of all its apps wait for delivery. Nothing is locked: transactions at the same time do not see each other's."""
+    waiting = select(func.count()).select_from(Notice).where(Notice.state == WAITING, Notice.app_id.in_(_apps(customer_id)))
+    return await session.scalar(waiting) or 0
+
+
+def _refuse_over(most: int | None, taken: int, wanted: int) -> None:
+    """Who wants nothing is not refused, even where a quota was lowered below what is taken."""
+    if most is not None and wanted > 0 and taken + wanted > most:
+        raise ServiceError(Fault.OVER_QUOTA)
+
+
+async def _live(session: AsyncSession, customer_id: str) -> tuple[int, int, int]:
+    """Recordings of the customer, and their streams and pixels."""
+    sums = (func.coalesce(func.sum(column), 0) for column in (Recording.streams, Recording.pixels))
+    found = await session.execute(select(func.count(), *sums).where(Recording.live, Recording.app_id.in_(_apps(customer_id))))
+    recordings, streams, pixels = found.one()
+    return recordings, int(streams), int(pixels)
+
+
+async def _unstored_bytes(session: AsyncSession, customer_id: str) -> int:
+    """What lies in spools to be brought to a store. Not what a node has lost, or has given up to bring."""
+    waits = or_(~Recording.finished, Recording.sealed_spec.is_not(None))
+    total = select(func.sum(Slice.size)).join(Recording, Recording.sid == Slice.sid)
+    return int(await session.scalar(total.where(Slice.stored.is_(None), waits, Recording.app_id.in_(_apps(customer_id)))) or 0)
+
+
+def _apps(customer_id: str) -> Select[str]:
+    return select(App.id).where(App.customer_id == customer_id)

@@ -22,7 +22,7 @@ from api.errors import Fault, ServiceError
 from api.lifecycle import Status
 from api.listing import files_of
 from api.notices import Notices
-from api.quotas import Quotas
+from api.quotas import Needs, Quotas
 from api.resource import OpenedId, Resource, ResourceIdError, ResourceIds
 from api.stops import Stops
 from api.store import Store
@@ -161,10 +161,11 @@ class Service:
         problem = await self._start_problem(spec) if self._start_problem else None
         if problem:
             raise ServiceError(Fault.INVALID_PARAMETER, f"clientRequest.storageConfig: {problem}")
+        needs = Needs.of(spec)
         try:
             async with self._store.write() as session:
-                await self._quotas.admit(session, spec.app_id)
-                session.add(self._new_row(spec, opened))
+                await self._quotas.admit(session, spec.app_id, needs)
+                session.add(self._new_row(spec, opened, needs))
         except IntegrityError as error:
             first = await self._started_with(opened.key)
             if first is None:
@@ -250,11 +251,13 @@ class Service:
         row = await self._look_up(target)
         if row.sealed_spec is None:  # it has ended this very moment
             raise ServiceError(Fault.NO_SUCH_TASK)
-        stored_in = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid).storage
-        assert stored_in
-        reason = problem(row.audio, row.video, stored_in)
+        spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=row.sid)
+        assert spec.storage
+        reason = problem(row.audio, row.video, spec.storage)
         if reason:
             raise ServiceError(Fault.INVALID_PARAMETER, reason)
+        if subscription:
+            await self._quotas.widen(row, spec.model_copy(update={"subscription": subscription}).most_streams)
         if storage:
 
             async def moves(_session: AsyncSession, place: Storage) -> bool:  # it may be another one by now
@@ -272,7 +275,7 @@ class Service:
         row = await self._look_up(target)
         await self._change(row, SetLayout(sid=row.sid, layout=layout), {"layout": layout})
 
-    def _new_row(self, spec: RecordingSpec, opened: OpenedId) -> Recording:
+    def _new_row(self, spec: RecordingSpec, opened: OpenedId, needs: Needs) -> Recording:
         assert spec.storage
         now_ms = self._now_ms()
         string_list = spec.mode == "mix" and not spec.mp4
@@ -291,6 +294,8 @@ class Service:
             audio=spec.audio,
             video=spec.video,
             files=spec.files,
+            streams=needs.streams,
+            pixels=needs.pixels,
             sealed_spec=self._vault.seal(spec.with_media_key() if self._encrypt_media else spec),
         )
 
@@ -422,8 +427,9 @@ class Service:
             if row is None or row.status >= Status.STOPPING or row.sealed_spec is None:
                 raise ServiceError(Fault.NO_SUCH_TASK)
             if not (row.node and unless_claimed):
-                spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid)
-                row.sealed_spec = self._vault.seal(spec.model_copy(update=changed))
+                spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid).model_copy(update=changed)
+                row.sealed_spec = self._vault.seal(spec)
+                row.streams = spec.most_streams
             return row.node
 
     async def _command(self, node: str, command: Command) -> None:

@@ -16,7 +16,12 @@ class Customer(Table):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     created_ms: Mapped[int]
     name: Mapped[str] = mapped_column(String(64), default="", server_default="")  # for people
-    max_recordings: Mapped[int | None]  # at the same time, over all its apps; None: no limit of its own
+    # At the same time, over all its apps; None: no limit of its own.
+    max_recordings: Mapped[int | None]
+    max_streams: Mapped[int | None]  # people's tracks that its recordings may record
+    max_pixels: Mapped[int | None]  # per second, that its composites encode
+    max_spool_bytes: Mapped[int | None]  # committed and in no store yet; over it nothing is started
+    max_callbacks: Mapped[int | None]  # waiting for delivery; what is more becomes a dead letter
 
 
 class Operator(Table):
@@ -94,6 +99,9 @@ class Recording(Table):
     audio: Mapped[bool]
     video: Mapped[bool]
     files: Mapped[bool] = mapped_column(default=True, server_default=true())  # False: screenshots only
+    # What it takes of its customer's quotas while it is live.
+    streams: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # people's tracks, at most
+    pixels: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # per second
     sealed_spec: Mapped[bytes | None] = mapped_column(LargeBinary)
 
     status: Mapped[int] = mapped_column(default=0)  # api.lifecycle.Status
@@ -145,6 +153,10 @@ class Slice(Table):
     discontinuity: Mapped[bool]
     tags: Mapped[list[str]]
     stored: Mapped[str | None] = mapped_column(String(8))  # None, customer, backup
+
+
+_UNSTORED = text("stored IS NULL")
+Index("unstored_slices", Slice.sid, sqlite_where=_UNSTORED, postgresql_where=_UNSTORED)
 
 
 class File(Table):

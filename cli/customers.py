@@ -7,17 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.accounts import AccountError, Accounts, AccountView, Issued, open_accounts
+from api.accounts import LIMITS, AccountError, Accounts, AccountView, Issued, Limits, open_accounts
 from api.audit import command_line
 from api.digests import Role
 from recorder.settings import Settings, load
 
 _HOUR_MS: Final = 3_600_000
+_MEGABYTE: Final = 1 << 20
+_MOST_DIGITS: Final = 12  # so that megabytes are a number of bytes that the database can hold
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -27,15 +29,19 @@ with_json = click.option("--json", "as_json", is_flag=True, help="print JSON, fo
 
 
 class Quota(click.ParamType[int | Literal["none"]]):
-    """A number of recordings, or `none` for no limit here."""
+    """A number, or `none` for no limit here."""
 
     name = "NUMBER|none"
+
+    def __init__(self, unit: int = 1) -> None:
+        """`unit`: how many of what is meant each of the number stands for."""
+        self._unit = unit
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["none"]:
         if value == "none":
             return "none"
-        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
-            return int(value)
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS:
+            return int(value) * self._unit
         raise click.BadParameter("must be a number, or none", ctx, param)
 
 
@@ -139,8 +145,7 @@ def _show_secret(role: Role, issued: Issued, as_json: bool) -> None:
 
 
 def _show(role: Role, account: AccountView) -> None:
-    quota = f"  at most {account.max_recordings} recordings" if account.max_recordings is not None else ""
-    click.echo(f"{account.id}  {day(account.created_ms)}  {account.name}{quota}".rstrip())
+    click.echo(f"{account.id}  {day(account.created_ms)}  {account.name}{_quotas(account)}".rstrip())
     for secret in account.secrets:
         ends = f"  valid until {day(secret.expires_ms)}" if secret.expires_ms is not None else ""
         click.echo(f"  secret {secret.id}  {day(secret.created_ms)}{ends}")
@@ -150,8 +155,21 @@ def _show(role: Role, account: AccountView) -> None:
         click.echo(f"  app {app}")
 
 
+def _quotas(account: AccountView) -> str:
+    spool = None if account.max_spool_bytes is None else account.max_spool_bytes // _MEGABYTE
+    limits = (
+        (account.max_recordings, "recordings"),
+        (account.max_streams, "streams"),
+        (account.max_pixels, "pixels per second"),
+        (spool, "MB in the spool"),
+        (account.max_callbacks, "callbacks waiting"),
+    )
+    given = ", ".join(f"{most} {what}" for most, what in limits if most is not None)
+    return f"  at most {given}" if given else ""
+
+
 def _without_apps(role: Role, account: dict[str, Any]) -> dict[str, Any]:
-    return account if role == "customer" else {key: value for key, value in account.items() if key not in ("apps", "max_recordings")}
+    return account if role == "customer" else {key: value for key, value in account.items() if key not in ("apps", *LIMITS)}
 
 
 _ARTICLES: Final[dict[Role, str]] = {"customer": "a customer", "operator": "an operator"}
@@ -165,10 +183,19 @@ A customer has an id and up to five secrets that are valid side by side, and own
 
 @command.command(name="set")
 @click.argument("customer")
-@click.option("--max-recordings", type=Quota(), required=True, help="at the same time, over all its apps; none: any number")
+@click.option("--max-recordings", type=Quota(), help="at the same time")
+@click.option("--max-streams", type=Quota(), help="tracks of people that live recordings may record at the same time, by what they ask for")
+@click.option("--max-pixels", type=Quota(), help="width x height x fps of live composites, together")
+@click.option("--max-spool-megabytes", "max_spool_bytes", type=Quota(_MEGABYTE), help="recorded and in no store yet")
+@click.option("--max-callbacks", type=Quota(), help="waiting for delivery; what is more becomes a dead letter")
 @with_config
-def set_quota(customer: str, max_recordings: int | Literal["none"], config: Path | None) -> None:
-    """Change a customer's quota; over it `acquire` answers with code 406."""
-    most = None if max_recordings == "none" else max_recordings
-    perform(config, lambda accounts: accounts.set_customer(customer, max_recordings=most))
+def set_quotas(customer: str, config: Path | None, **limits: int | Literal["none"] | None) -> None:
+    """Change a customer's quotas, each over all its apps (none: no limit).
+
+    Over the first four `acquire` or `start` answers with code 406; docs/security.md says how each is counted.
+    """
+    given = {name: None if most == "none" else most for name, most in limits.items() if most is not None}
+    if not given:
+        raise click.UsageError("nothing to change: see --help")
+    perform(config, lambda accounts: accounts.set_customer(customer, **cast(Limits, given)))
     click.echo("set")

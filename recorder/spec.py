@@ -4,13 +4,16 @@ Wire names of the public API do not appear here: `api/schemas.py` translates.
 """
 
 import secrets
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from storage.sealed import KEY_BYTES, Seal
 
 Mode = Literal["individual", "mix"]
+
+MOST_HEARD: Final = 49  # people of one recording
+MOST_SEEN: Final = 32  # of the individual mode; of a composite's 49 the layout draws as many as it has places for
 
 
 class _Spec(BaseModel):
@@ -27,6 +30,12 @@ class UidRule(_Spec):
         if self.kind in ("all", "none"):
             return self.kind == "all"
         return (uid in self.uids) == (self.kind == "only")
+
+    def admits_at_most(self, most: int) -> int:
+        """How many people it lets in where `most` are recorded."""
+        if self.kind == "none":
+            return 0
+        return min(len(self.uids), most) if self.kind == "only" else most
 
 
 class Subscription(_Spec):
@@ -134,6 +143,22 @@ class RecordingSpec(_Spec):
     storage: Storage | None = None  # None in the worker's copy
     next_storage: Storage | None = None  # another place that the customer wants, until the node has left the first; never sent to it
     media_key: SecretStr | None = None  # hex digits; with it the media lies sealed in the spool and in the backup store
+
+    @property
+    def most_seen(self) -> int:
+        """Of how many people it records the video."""
+        return MOST_SEEN if self.mode == "individual" else MOST_HEARD
+
+    @property
+    def most_streams(self) -> int:
+        """How many tracks of people it may record at the same time, whoever comes."""
+        heard = self.subscription.audio.admits_at_most(MOST_HEARD) if self.audio else 0
+        return heard + (self.subscription.video.admits_at_most(self.most_seen) if self.video else 0)
+
+    @property
+    def pixels_per_second(self) -> int:
+        """That are encoded; 0: video is written as it comes, or not at all."""
+        return self.canvas.width * self.canvas.height * self.canvas.fps if self.mode == "mix" and self.video else 0
 
     def for_worker(self) -> "RecordingSpec":
         """The copy a worker gets: without the bucket's credentials."""

@@ -2,19 +2,16 @@
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from recorder.channels import ChannelError
 from recorder.frames import EncodedFrame, Track
 from recorder.rtp.capture_writer import CaptureWriter
-from recorder.spec import RecordingSpec, Subscription, UidRule
+from recorder.spec import MOST_HEARD, RecordingSpec, Subscription, UidRule
 from recorder.worker.absence import Absence
 from recorder.worker.metering import Metering
 from recorder.worker.pipeline import Input, Joined, Left, Started, Stopped
 from recorder.worker.streams import Streams
-
-MOST_HEARD: Final = 49
-MOST_SEEN: Final = 32  # of the individual mode; of a composite's 49 the layout draws as many as it has places for
 
 
 class Inbox(Protocol):
@@ -126,9 +123,8 @@ class Audience:
     def _admit(self) -> None:
         """Find out anew who is recorded, and tell what that changes."""
         before, before_received = self._admitted, self.received
-        most_seen = MOST_SEEN if self._spec.mode == "individual" else MOST_HEARD
         self._admitted = Subscription(
-            audio=self._first(self._subscription.audio, MOST_HEARD), video=self._first(self._subscription.video, most_seen)
+            audio=self._first(self._subscription.audio, MOST_HEARD), video=self._first(self._subscription.video, self._spec.most_seen)
         )
         if self.received != before_received:
             self._receive(self.received)

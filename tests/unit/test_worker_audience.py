@@ -4,8 +4,8 @@ import pytest
 
 from recorder.channels import ChannelError
 from recorder.frames import Kind, Track
-from recorder.spec import RecordingSpec, Subscription, UidRule
-from recorder.worker.audience import MOST_HEARD, MOST_SEEN, Audience
+from recorder.spec import MOST_HEARD, MOST_SEEN, RecordingSpec, Subscription, UidRule
+from recorder.worker.audience import Audience
 from recorder.worker.pipeline import Input, Started, Stopped
 
 NOBODY = UidRule(kind="none")
