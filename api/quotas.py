@@ -88,10 +88,10 @@ def _refuse_over(most: int | None, taken: int, wanted: int) -> None:
 
 async def _live(session: AsyncSession, customer_id: str) -> tuple[int, int, int]:
     """Recordings of the customer, and their streams and pixels."""
-    sums = (func.coalesce(func.sum(column), 0) for column in (Recording.streams, Recording.pixels))
-    found = await session.execute(select(func.count(), *sums).where(Recording.live, Recording.app_id.in_(_apps(customer_id))))
+    taken = select(func.count(), func.sum(Recording.streams), func.sum(Recording.pixels))
+    found = await session.execute(taken.where(Recording.live, Recording.app_id.in_(_apps(customer_id))))
     recordings, streams, pixels = found.one()
-    return recordings, int(streams), int(pixels)
+    return recordings, int(streams or 0), int(pixels or 0)
 
 
 async def _unstored_bytes(session: AsyncSession, customer_id: str) -> int:

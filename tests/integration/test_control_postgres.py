@@ -14,16 +14,18 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import select, update
 
-from api.accounts import AppChange, Certificates
+from api.accounts import Accounts, AppChange, Certificates, Limits
 from api.audit import SERVICE
 from api.masterkey import MasterKey, read, write_private
 from api.rotation import open_rotation
 from api.store import open_store
 from api.tables import App
-from recorder.protocol import Done, Event, Metered, PhaseChanged, UsedTime
+from recorder.protocol import Done, Event, Metered, PhaseChanged, SliceCommitted, UsedTime
 from recorder.settings import Settings
 from tests.canary import secret
 from tests.contract.conftest import a_deployment, eventually, open_world
+from tests.contract.fake_agent import a_slice
+from tests.notices import KEY, office
 from tests.rotation import whole_rotation
 
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -197,10 +199,17 @@ async def test_control_planes_that_start_together_make_one_customer(database_url
     assert await asyncio.gather(*(start(settings) for settings in planes)) == [(200, ["c" * 32])] * 3
 
 
-async def test_two_control_planes_do_not_exceed_a_quota(database_url: str, tmp_path: Path) -> None:
-    settings = a_deployment(tmp_path / "one", database_url=database_url, max_recordings=3)
-    replica = a_deployment(tmp_path / "two", database_url=database_url, max_recordings=3)
+@pytest.mark.parametrize(
+    ("of_app", "of_customer"),
+    [(3, {}), (50, {"max_streams": 3 * 98}), (50, {"max_pixels": 4 * 360 * 640 * 15 - 1})],
+    ids=["recordings", "streams", "pixels"],
+)
+async def test_two_control_planes_do_not_exceed_a_quota(database_url: str, tmp_path: Path, of_app: int, of_customer: Limits) -> None:
+    settings = a_deployment(tmp_path / "one", database_url=database_url, max_recordings=of_app)
+    replica = a_deployment(tmp_path / "two", database_url=database_url, max_recordings=of_app)
     async with open_world(settings) as world, world.agent():
+        (customer,) = await world.accounts.list_all("customer")
+        await world.accounts.set_customer(customer.id, **of_customer)
         replica.data_dir.mkdir(mode=0o700)
         for path in (settings.key_file, settings.credentials_file):
             shutil.copy2(path, replica.data_dir / path.name)
@@ -210,3 +219,23 @@ async def test_two_control_planes_do_not_exceed_a_quota(database_url: str, tmp_p
             answers = await asyncio.gather(*(caller.start(resource) for caller, resource in zip(callers, resources, strict=True)))
             assert sorted(answer.status_code for answer in answers) == [200] * 3 + [400] * 9
             assert {answer.json()["code"] for answer in answers if answer.status_code == 400} == {406}
+
+
+async def test_what_waits_counts_against_the_quotas_of_a_customer(database_url: str, tmp_path: Path) -> None:
+    async with open_world(a_deployment(tmp_path, database_url=database_url)) as world, world.agent() as agent:
+        (customer,) = await world.accounts.list_all("customer")
+        task = await world.caller.started()
+        await eventually(lambda: task.sid in agent.claimed)
+        await agent.emit(task.sid, SliceCommitted(slice=a_slice("0.ts", 0)))
+        for most, status in ((1000, 400), (1001, 200)):
+            await world.accounts.set_customer(customer.id, max_spool_bytes=most)
+            assert (await world.caller.acquire()).status_code == status
+    async with office(tmp_path, database_url=database_url) as post:
+        app = world.caller.app_id
+        await post.endpoints.set(app, url="http://127.0.0.1:8009/callbacks")
+        await Accounts(post.store, KEY).set_customer(customer.id, max_callbacks=2)
+        await post.say(app, task.sid, 40, 41, 42, 43)
+        assert [notice.failure for notice in await post.notices()] == [None, None, "over_quota", "over_quota"]
+        await Accounts(post.store, KEY).set_customer(customer.id, max_callbacks=3)
+        assert await post.endpoints.replay(app) == 1
+        assert [notice.state for notice in await post.notices()] == ["waiting"] * 3 + ["dead"]

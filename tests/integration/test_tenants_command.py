@@ -30,6 +30,8 @@ from api.store import open_store
 from cli.demo.processes import free_ports, spawned, until_said
 from tests.certificates import self_signed
 
+QUOTAS = ("recordings", "streams", "pixels", "spool-megabytes", "callbacks")
+
 
 @dataclass
 class Running:
@@ -252,7 +254,10 @@ async def test_certificates_come_from_files_or_are_made(tmp_path: Path) -> None:
     [
         (("customers", "rotate", "nobody"), "there is no customer 'nobody'"),
         (("customers", "revoke", "nobody"), "name one secret (--secret ID) or --all"),
-        (("customers", "set", "nobody", "--max-recordings", "-1"), "must be a number, or none"),
+        (("customers", "set", "nobody"), "nothing to change"),
+        (("customers", "set", "nobody", "--max-streams", "1"), "there is no customer 'nobody'"),
+        *((("customers", "set", "nobody", f"--max-{what}", "-1"), "must be a number, or none") for what in QUOTAS),
+        (("customers", "set", "nobody", "--max-spool-megabytes", "9" * 13), "must be a number, or none"),
         (("customers", "create", "--name", "x" * 65), "at most 64 characters"),
         (("customers", "create", "--name", "a\nb"), "control character"),
         (("apps", "create", "nobody"), "there is no customer 'nobody'"),
@@ -280,6 +285,27 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     asyncio.run(make())
     return data
+
+
+async def test_quotas_are_set_one_by_one_and_cleared(deployment: Path) -> None:
+    customer = json.loads(await command(deployment, "customers", "create", "--name", "ACME", "--json"))["customer_id"]
+
+    async def told() -> dict[str, int | None]:
+        (listed,) = [one for one in json.loads(await command(deployment, "customers", "list", "--json")) if one["id"] == customer]
+        return {name: value for name, value in listed.items() if name.startswith("max_")}
+
+    none = dict.fromkeys(("max_recordings", "max_streams", "max_pixels", "max_spool_bytes", "max_callbacks"))
+    assert await told() == none
+    most = "9" * 12
+    await command(deployment, "customers", "set", customer, *(word for what in QUOTAS for word in (f"--max-{what}", most)))
+    everything = {**dict.fromkeys(none, int(most)), "max_spool_bytes": int(most) << 20}
+    assert await told() == everything
+    await command(deployment, "customers", "set", customer, "--max-spool-megabytes", "5", "--max-streams", "none", "--max-pixels", "0")
+    assert await told() == {**everything, "max_streams": None, "max_pixels": 0, "max_spool_bytes": 5 << 20}
+    line = next(line for line in (await command(deployment, "customers", "list")).splitlines() if customer in line)
+    assert line.endswith(f"ACME  at most {most} recordings, 0 pixels per second, 5 MB in the spool, {most} callbacks waiting")
+    await command(deployment, "customers", "set", customer, *(word for what in QUOTAS for word in (f"--max-{what}", "none")))
+    assert await told() == none
 
 
 async def test_no_deployment_is_made_by_mistake(tmp_path: Path) -> None:
