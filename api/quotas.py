@@ -46,7 +46,10 @@ class Quotas:
         await self._check(session, app_id, needs, lock=True)
 
     async def widen(self, row: Recording, streams: int) -> None:
-        """Count a live recording with `streams` from now on, if that is more than it had; raises as `look`."""
+        """Count a live recording with `streams` from now on, if that is more than it had; raises as `look`.
+
+        It stays so until the next change of its subscription, even when the node does not take this one.
+        """
         async with self._store.write() as session:
             app = await session.get_one(App, row.app_id)
             customer = await session.get_one(Customer, app.customer_id, with_for_update=True)
