@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from api.accounts import Accounts, Limits
+from api.audit import SERVICE
 from recorder.protocol import BackupDone, Ended, EventBody, Finished, SliceCommitted, SliceStored
 from recorder.settings import Callbacks
 from tests.contract.conftest import STORAGE, Caller, World, a_deployment, eventually, open_world
@@ -194,7 +195,7 @@ class Post:
     apps: tuple[str, str]
 
     async def may(self, max_callbacks: int | None) -> None:
-        await Accounts(self.office.store, KEY).set_customer(self.customer_id, max_callbacks=max_callbacks)
+        await Accounts(self.office.store, KEY, by=SERVICE).set_customer(self.customer_id, max_callbacks=max_callbacks)
 
     async def states(self, **where: object) -> list[tuple[int | None, str, str | None]]:
         return [(notice.sequence, notice.state, notice.failure) for notice in await self.office.notices(**where)]
@@ -203,7 +204,7 @@ class Post:
 @pytest.fixture
 async def post(tmp_path: Path) -> AsyncIterator[Post]:
     async with office(tmp_path) as opened:
-        accounts = Accounts(opened.store, KEY)
+        accounts = Accounts(opened.store, KEY, by=SERVICE)
         issued = await accounts.create("customer")
         apps = (await accounts.create_app(issued.id), await accounts.create_app(issued.id))
         for app in apps:

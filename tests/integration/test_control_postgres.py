@@ -233,9 +233,9 @@ async def test_what_waits_counts_against_the_quotas_of_a_customer(database_url: 
     async with office(tmp_path, database_url=database_url) as post:
         app = world.caller.app_id
         await post.endpoints.set(app, url="http://127.0.0.1:8009/callbacks")
-        await Accounts(post.store, KEY).set_customer(customer.id, max_callbacks=2)
+        await Accounts(post.store, KEY, by=SERVICE).set_customer(customer.id, max_callbacks=2)
         await post.say(app, task.sid, 40, 41, 42, 43)
         assert [notice.failure for notice in await post.notices()] == [None, None, "over_quota", "over_quota"]
-        await Accounts(post.store, KEY).set_customer(customer.id, max_callbacks=3)
+        await Accounts(post.store, KEY, by=SERVICE).set_customer(customer.id, max_callbacks=3)
         assert await post.endpoints.replay(app) == 1
         assert [notice.state for notice in await post.notices()] == ["waiting"] * 3 + ["dead"]
