@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from api.plane import open_plane
 from recorder import log as logs
 from recorder.settings import Settings, load
+from recorder.strict_http import StrictHttp
 from recorder.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def _server(app: FastAPI, host: str, port: int, tls: ssl.SSLContext | None = Non
         app,
         host=host,
         port=port,
+        http=StrictHttp,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

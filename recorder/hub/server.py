@@ -13,6 +13,7 @@ from recorder.hub.app import create_app
 from recorder.hub.rights import Rights
 from recorder.rtp.negotiation import VIDEO_ORIENTATION, offer_codecs, offer_extension, use_addresses
 from recorder.settings import Hub, check_addresses
+from recorder.strict_http import StrictHttp
 from recorder.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ async def serve(settings: Hub, stop: asyncio.Event, *, rights: Rights | None = N
         create_app(settings, rights),
         host=settings.host,
         port=settings.port,
+        http=StrictHttp,
         log_config=None,
         log_level="warning",  # below it every roster's URL is logged
         access_log=False,  # the URL of a session is the right to end it
