@@ -55,3 +55,10 @@ def refusal(status: int, code: str = "") -> StorageError:
     if kind is None and (status < 400 or 500 <= status < 600):
         kind = TransientStorageError  # also an error in an answer that says 200
     return (kind or PermanentStorageError)(told)
+
+
+def unanswered(failure: Exception) -> TransientStorageError:
+    """For what requests or botocore raises when there is no answer: told by its type, for its words may name URLs."""
+    if type(failure).__name__ == "SSLError":
+        return TransientStorageError("the store's certificate or its TLS is not good")
+    return TransientStorageError(f"the store cannot be reached: {type(failure).__name__}")

@@ -17,7 +17,7 @@ from storage import CheckAddress, ObjectInfo, StoreOptions
 from storage.clock import StoreClock, with_names
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
 from storage.pinned import CONNECT_SECONDS, READ_SECONDS, REFUSED, botocore_session
-from storage.refusals import refusal
+from storage.refusals import refusal, unanswered
 from storage.remote import Content, Head, Part
 
 _MD5_ETAG: Final = re.compile(r"[0-9a-f]{32}")
@@ -45,7 +45,7 @@ class S3Client:
             self._fixed["Tagging"] = urlencode(parse_qsl(options.tag, keep_blank_values=True))
 
     def error(self, failure: Exception) -> StorageError | None:
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError, SSLError
         from botocore.parsers import ResponseParserError
 
         match failure:
@@ -58,11 +58,11 @@ class S3Client:
                 return refusal(status, str(answer.get("Error", {}).get("Code", "")))
             case ParamValidationError():
                 return BadOptions("the bucket's name is not valid")
-            case HTTPClientError():
+            case HTTPClientError() | SSLError():
                 cause = failure.kwargs.get("error")
                 if isinstance(cause, StorageError):  # raised by the connection
                     return cause
-                return TransientStorageError(f"the store cannot be reached: {type(failure).__name__}")
+                return unanswered(failure)
             case BotoCoreError() | ResponseParserError() | KeyError():  # such as for a proxy's page with status 200
                 return TransientStorageError(f"the exchange with the store failed: {type(failure).__name__}")
         return None

@@ -123,6 +123,8 @@ class HubConnector:
             if error.response.status_code in (401, 403):
                 raise _refused(bytes(error.response.body)) from error
             raise ChannelError(f"the hub answers {error.response.status_code}") from error
+        except ssl.SSLError as error:
+            raise ChannelError("the hub's certificate or its TLS is not good") from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ChannelError("the hub can't be reached") from error
 

@@ -13,7 +13,7 @@ from storage.clock import StoreClock, with_names
 from storage.endpoints import endpoint_url
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
 from storage.pinned import CONNECT_SECONDS, READ_SECONDS, requests_session
-from storage.refusals import refusal
+from storage.refusals import refusal, unanswered
 from storage.regions import TENCENT, region_name
 from storage.remote import Content, Head, Part, RemoteStore
 
@@ -70,7 +70,7 @@ class CosClient:
                 if isinstance(cause, StorageError):
                     return cause
                 if isinstance(cause, requests.RequestException):
-                    return TransientStorageError(f"the store cannot be reached: {type(cause).__name__}")
+                    return unanswered(cause)
                 return BadOptions("the bucket's name or the object key is not valid")
             case requests.RequestException() | SyntaxError() | ValueError() | AttributeError() | KeyError() | TypeError():
                 # While it reads an answer; the latter when that is no XML, or other XML than it expects.

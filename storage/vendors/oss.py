@@ -14,7 +14,7 @@ from storage.clock import StoreClock, with_names
 from storage.endpoints import endpoint_url
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
 from storage.pinned import CONNECT_SECONDS, READ_SECONDS, requests_session
-from storage.refusals import refusal
+from storage.refusals import refusal, unanswered
 from storage.regions import ALIBABA, region_name
 from storage.remote import Content, Head, Part, RemoteStore
 
@@ -70,7 +70,7 @@ class OssClient:
             case oss2.exceptions.ServerError():
                 return refusal(failure.status, str(failure.code))
             case oss2.exceptions.RequestError():
-                return TransientStorageError(f"the store cannot be reached: {type(failure.exception).__name__}")
+                return unanswered(failure.exception)
             case oss2.exceptions.OssError():
                 return BadOptions("the bucket's name or the object key is not valid")
             case requests.RequestException() | RuntimeError() | SyntaxError() | ValueError() | AttributeError() | KeyError() | TypeError():

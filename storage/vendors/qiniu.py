@@ -22,7 +22,7 @@ from storage.clock import StoreClock, with_names
 from storage.endpoints import endpoint_url
 from storage.errors import BadOptions, ChecksumMismatch, StorageError, TransientStorageError
 from storage.pinned import CONNECT_SECONDS, READ_SECONDS, requests_session
-from storage.refusals import refusal
+from storage.refusals import refusal, unanswered
 from storage.regions import QINIU, region_name
 from storage.remote import Content, Head, Part, RemoteStore
 
@@ -74,7 +74,7 @@ class QiniuClient:
 
         match failure:
             case requests.RequestException():
-                return TransientStorageError(f"the store cannot be reached: {type(failure).__name__}")
+                return unanswered(failure)
             case ValueError() | KeyError() | TypeError():  # no JSON, or other JSON than expected
                 return TransientStorageError("the store's answer makes no sense")
         return None
