@@ -1,13 +1,18 @@
-"""Short videos in every codec that participants send, as live encoders make them."""
+"""Short media in the codecs that participants send, as live encoders make them."""
 
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
 from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -22,6 +27,8 @@ LIVE = {
 }
 
 
+_OPUS_HZ = 48_000
+_FIRST_OF_CELT = 16  # of the configurations
 _NOBODY = 65534
 _SECONDS = 20
 
@@ -65,6 +72,26 @@ def _encoded(codec: str, width: int, height: int, count: int, noise: int) -> lis
         frame.pts, frame.time_base = tick, Fraction(1, 15)
         payloads += [bytes(packet) for packet in context.encode(frame)]
     return payloads + [bytes(packet) for packet in context.encode(None)]
+
+
+def opus_with_fec(samples: npt.NDArray[np.int16], *, kbps: int) -> Iterator[bytes]:
+    """Packets of 20 ms of speech; some repeat, in case it was lost, what mattered in the one before (RFC 6716 section 2.1.7).
+
+    `samples` are mono at 48 kHz. With 24 kbit/s packets are SILK's, with 32 hybrid.
+    """
+    encoder = cast(AudioCodecContext, CodecContext.create("libopus", "w"))
+    encoder.sample_rate, encoder.layout, encoder.format = _OPUS_HZ, "mono", "s16"
+    encoder.bit_rate, encoder.time_base = 1000 * kbps, Fraction(1, _OPUS_HZ)
+    encoder.options = {"application": "voip", "frame_duration": "20", "fec": "1", "packet_loss": "10"}
+    for first in range(0, len(samples), _OPUS_HZ // 50):
+        frame = AudioFrame.from_ndarray(samples[None, first : first + _OPUS_HZ // 50], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = _OPUS_HZ, first, Fraction(1, _OPUS_HZ)
+        yield from (bytes(packet) for packet in encoder.encode(frame))
+
+
+def carries_fec(packet: bytes) -> bool:
+    """Whether a mono packet of 20 ms of SILK or hybrid repeats anything of the one before (RFC 6716 section 4.2.3)."""
+    return packet[0] >> 3 < _FIRST_OF_CELT and bool(packet[1] & 0x40)
 
 
 if __name__ == "__main__":

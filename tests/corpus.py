@@ -51,12 +51,18 @@ SCENARIOS = (
     Scenario(
         "resolution_often",
         "N17",
-        (Sender(pictures=tuple(Picture(n / 2, width=320 * (1 + n % 2), height=180 * (1 + n % 2)) for n in range(16))),),
+        (Sender(pictures=tuple(Picture(n / 5, width=320 * (1 + n % 2), height=180 * (1 + n % 2)) for n in range(40)), live=True),),
     ),
-    Scenario("aspect", "N18", (Sender(pictures=(Picture(), Picture(3.0, width=240, height=240), Picture(6.0, width=180, height=320))),)),
+    Scenario(
+        "aspect",
+        "N18",
+        (Sender(pictures=(Picture(), Picture(3.0, width=240, height=240), Picture(6.0, width=180, height=320))),),
+        canvas=CANVAS.model_copy(update={"height": 320}),  # all of its shapes show their marks there
+    ),
     Scenario("codec", "N17", (Sender(pictures=(Picture(), Picture(4.0, codec="h264"))),)),
     Scenario("rotation", "N18", (Sender(pictures=(Picture(), Picture(3.0, rotation=90), Picture(6.0, rotation=180))),)),
     Scenario("dtx", "N19", (Sender(silent=(2.5, 5.5)),)),
+    Scenario("fec", "N20", (Sender(fec=True),)),
     Scenario("drift_fast", "N21", (Sender(audio_ppm=100, video_ppm=100, wall_ppm=100),)),
     Scenario("drift_apart", "N21", (Sender(audio_ppm=100, video_ppm=-100),)),
     Scenario("video_late", "N22", (Sender(video_delay_ms=80),)),

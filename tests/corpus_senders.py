@@ -4,6 +4,7 @@ Everything but the encoding of the media (kept in build/media) is pure and seede
 """
 
 import asyncio
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -21,13 +22,16 @@ from recorder.frames import Kind
 from recorder.rtp import rtpdump
 from recorder.rtp.packet import SR
 from recorder.rtp.receiver import Route
-from recorder.tools.content import Style
-from recorder.tools.publish_media import AudioLoop, Library, VideoCodec, VideoLoop
+from recorder.tools.content import Picture as Content
+from recorder.tools.content import Style, sound
+from recorder.tools.publish_media import AudioLoop, Library, VideoCodec, VideoEncoder, VideoLoop
+from tests.coded import opus_with_fec
 
 ROOT = Path(__file__).parent.parent
 SECOND = 1_000_000_000
 MS = 1_000_000
 ZERO_UTC_NS = 1_700_000_000 * SECOND
+LOOP_SECONDS = 8
 DELAY_NS = 20 * MS  # of the network
 REPAIR_NS = 60 * MS  # from a loss to its repair
 
@@ -45,7 +49,7 @@ _REPEATED_AS = {VP8: VP8_AGAIN, H264: H264_AGAIN}
 class Picture:
     """What a sender's video is from a moment on."""
 
-    at: float = 0.0  # seconds; later ones on half seconds, where a keyframe can be had
+    at: float = 0.0  # seconds; later ones on half seconds, where a keyframe can be had, unless the sender encodes live
     codec: VideoCodec = "vp8"
     width: int = 320
     height: int = 180
@@ -60,7 +64,9 @@ class Sender:
     pictures: tuple[Picture, ...] = (Picture(),)  # empty: sends no video
     fps: int = 30
     bitrate_kbps: int = 300
+    live: bool = False  # encodes as it sends: each picture begins with a keyframe, and no other is sent
     audio: bool = True
+    fec: bool = False  # repeats in a packet of sound what mattered in the one before
     start: float = 0.0
     end: float | None = None  # leaves then
     muted: tuple[float, float] | None = None  # both tracks, announced
@@ -202,34 +208,52 @@ def sent_by(sender: Sender, kind: Kind, seconds: float) -> Iterator[Sent]:
 def _video(sender: Sender, end: float) -> Iterator[tuple[float, int, list[bytes], int | None]]:
     h264, vp8 = H264Encoder(), Vp8Encoder()
     vp8.picture_id = 0  # it begins at random
+    for index, picture, data in (_encoded_live if sender.live else _looped)(sender, end):
+        packet: Packet = Packet(data)  # type: ignore[type-arg]  # belongs to no stream
+        packet.pts, packet.time_base = index, Fraction(1, sender.fps)
+        payloads, _ = (h264 if picture.codec == "h264" else vp8).pack(packet)
+        turned = any(other.rotation for other in sender.pictures)
+        yield index / sender.fps, H264 if picture.codec == "h264" else VP8, payloads, picture.rotation if turned else None
+
+
+def _shown(sender: Sender, end: float) -> Iterator[tuple[int, Picture]]:
+    for index in range(round(sender.start * sender.fps), round(end * sender.fps)):
+        yield index, [picture for picture in sender.pictures if picture.at <= index / sender.fps][-1]
+
+
+def _style(sender: Sender, picture: Picture) -> Style:
+    return Style(sender.uid, picture.width, picture.height, sender.fps, period_seconds=LOOP_SECONDS)
+
+
+def _encoded_live(sender: Sender, end: float) -> Iterator[tuple[int, Picture, bytes]]:
+    for picture, frames in itertools.groupby(_shown(sender, end), key=lambda one: one[1]):
+        style = _style(sender, picture)
+        content, encoder = _content(style), VideoEncoder(style, picture.codec, sender.bitrate_kbps)
+        for number, (index, _) in enumerate(frames):
+            yield index, picture, encoder.encode(content.draw(index % (sender.fps * LOOP_SECONDS)), keyframe=number == 0)
+
+
+def _looped(sender: Sender, end: float) -> Iterator[tuple[int, Picture, bytes]]:
     run: int | None = None
     shown: Picture | None = None
-    for index in range(round(sender.start * sender.fps), round(end * sender.fps)):
+    for index, picture in _shown(sender, end):
         media_s = index / sender.fps
-        picture = [picture for picture in sender.pictures if picture.at <= media_s][-1]
-        loop = video_loop(
-            picture.codec, Style(sender.uid, picture.width, picture.height, sender.fps, period_seconds=8), sender.bitrate_kbps
-        )
+        loop = video_loop(picture.codec, _style(sender, picture), sender.bitrate_kbps)
         position = index % loop.frames
         if picture is not shown or (sender.muted and sender.muted[0] <= media_s < sender.muted[1]):
             run, shown = None, picture
         if position % loop.gop == 0 or (run is None and loop.may_start(position)):
             run = position
-        if run is None:
-            continue
-        packet: Packet = Packet(loop.runs[run][position - run])  # type: ignore[type-arg]  # belongs to no stream
-        packet.pts, packet.time_base = index, Fraction(1, sender.fps)
-        payloads, _ = (h264 if picture.codec == "h264" else vp8).pack(packet)
-        turned = any(other.rotation for other in sender.pictures)
-        yield media_s, H264 if picture.codec == "h264" else VP8, payloads, picture.rotation if turned else None
+        if run is not None:
+            yield index, picture, loop.runs[run][position - run]
 
 
 def _audio(sender: Sender, end: float) -> Iterator[tuple[float, int, list[bytes], int | None]]:
-    loop = audio_loop(sender.uid)
+    packets = fec_packets(sender.uid) if sender.fec else audio_loop(sender.uid).packets
     for number in range(round(sender.start * 50), round(end * 50)):
         media_s = number / 50
         if not (sender.silent and sender.silent[0] <= media_s < sender.silent[1]):
-            yield media_s, OPUS, [loop.packets[number % len(loop.packets)]], None
+            yield media_s, OPUS, [packets[number % len(packets)]], None
 
 
 def received(sent: list[Sent], network: Network, seed: int) -> list[rtpdump.Arrival]:
@@ -259,6 +283,16 @@ def received(sent: list[Sent], network: Network, seed: int) -> list[rtpdump.Arri
 @lru_cache(maxsize=32)
 def video_loop(codec: VideoCodec, style: Style, bitrate_kbps: int) -> VideoLoop:
     return asyncio.run(Library(ROOT / "build" / "media").video(style, codec, bitrate_kbps))
+
+
+@lru_cache(maxsize=4)
+def _content(style: Style) -> Content:
+    return Content(style)
+
+
+@lru_cache(maxsize=4)
+def fec_packets(uid: int) -> tuple[bytes, ...]:
+    return tuple(opus_with_fec(sound(uid, LOOP_SECONDS), kbps=24))
 
 
 @lru_cache(maxsize=32)

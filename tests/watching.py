@@ -1,16 +1,20 @@
 """What tests of replays look at: the frames that receivers give, and what a viewer of the recording sees and hears."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.rtp.capture import Capture
 from recorder.rtp.playback import Player
 from recorder.tools import measure
-from recorder.tools.content import tone_hz
+from recorder.tools.content import Plane, tone_hz
 
 SECOND = 1_000_000_000
+_EARLY_SECONDS = 0.02  # a picture is shown that much before its time at most
 
 
 class Heard:
@@ -66,18 +70,30 @@ class Watched:
         return sum((b - a) % 240 - 1 for (_, a), (_, b) in pairwise(self.counters))
 
 
-def watch(paths: list[Path], whole: Path, uid: int = 101) -> Watched:
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a participant is seen from a moment on: in which tile (None: the whole canvas), of what shape, and how far it is turned."""
+
+    at: float = 0.0  # seconds
+    tile: measure.Rect | None = None
+    aspect: float = 16 / 9
+    rotation: int = 0  # degrees clockwise
+
+    def upright(self, luma: Plane) -> Plane:
+        return np.rot90(measure.crop(luma, self.tile), self.rotation // 90)
+
+
+def watch(paths: list[Path], whole: Path, uid: int = 101, views: Sequence[View] = (View(),)) -> Watched:
     """Look at slices joined into the file `whole`; they must decode without complaint."""
     whole.write_bytes(b"".join(path.read_bytes() for path in paths))
     assert measure.decode_errors([whole]) == []
     counters: list[tuple[float, int]] = []
-    sizes, flashes, times = set(), [], []
+    sizes, levels, times = set(), [], []
     for time, frame in measure.video_frames(whole):
-        luma = measure.luma_of(frame)
         sizes.add((frame.width, frame.height))
-        flashes.append((time, luma))
         times.append(time)
-        counter = measure.read_counter(luma)
+        luma, aspect, counter = _seen(measure.luma_of(frame), [view for view in views if view.at <= time - times[0] + _EARLY_SECONDS])
+        levels.append((time, measure.flash_level(luma, aspect)))
         if counter is not None and (not counters or counters[-1][1] != counter):
             counters.append((time, counter))
     beeps = measure.beep_onsets(whole, tone_hz(uid))
@@ -86,6 +102,17 @@ def watch(paths: list[Path], whole: Path, uid: int = 101) -> Watched:
         sizes=sizes,
         counters=counters,
         longest_still=max(b - a for a, b in pairwise([time for time, _ in counters] + times[-1:])),
-        offsets=measure.offsets(measure.flash_onsets(flashes), beeps),
+        offsets=measure.offsets([time for (_, before), (time, level) in pairwise(levels) if before < 128 <= level], beeps),
         beeps=[beep - times[0] for beep in beeps],
     )
+
+
+def _seen(luma: Plane, views: Sequence[View]) -> tuple[Plane, float, int | None]:
+    """The picture upright, its shape, and its counter, as the latest view has it; at a change it may still be the view before."""
+    latest, *before = reversed(views)
+    for view in (latest, *before[:1]):
+        upright = view.upright(luma)
+        counter = measure.read_counter(upright, view.aspect)
+        if counter is not None:
+            return upright, view.aspect, counter
+    return latest.upright(luma), latest.aspect, None

@@ -12,7 +12,8 @@ from mixer.audio import Sound
 from recorder.media.decode import RATE, AudioCodec, AudioDecoder, VideoCodec, VideoDecoder
 from recorder.media.opus import is_stereo_speech, joinable
 from recorder.media.pictures import picture_of
-from tests.coded import video_payloads
+from recorder.tools.content import sound
+from tests.coded import carries_fec, opus_with_fec, video_payloads
 
 VIDEO: list[VideoCodec] = ["h264", "vp8", "vp9", "av1"]
 
@@ -32,6 +33,23 @@ def test_each_payload_gives_its_picture_at_once_and_at_its_time(codec: VideoCode
         assert (frame.width, frame.height) == (128, 72)
         assert brightness(frame) == pytest.approx(40 + 20 * tick, abs=4)
     assert decoder.errors == 0
+
+
+@pytest.mark.parametrize("kbps", [24, 32])  # SILK, and SILK below CELT
+def test_what_opus_repeats_for_a_loss_is_passed_over(kbps: int) -> None:
+    samples = sound(101, 3)
+    packets = list(opus_with_fec(samples, kbps=kbps))
+    assert sum(map(carries_fec, packets)) > 10
+    together, alone = AudioDecoder("opus", 1), AudioDecoder("opus", 1)
+    timed = [(packet, number * 20_000_000) for number, packet in enumerate(packets)]
+    heard = [piece for packet, at_ns in timed for piece in alone.decode(packet, at_ns)]
+    assert alone.errors == 0
+    assert [sound.shape[-1] for sound, _ in heard] == [960] * len(packets)
+    waves = np.concatenate([sound[0] for sound, _ in heard])
+    assert np.array_equal(waves, np.concatenate([sound[0] for sound, _ in together.decode_all(timed)], axis=-1))
+    assert together.errors == 0
+    delay = -heard[0][1] * RATE // 1_000_000_000
+    assert np.corrcoef(waves[delay:], samples[: len(waves) - delay])[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("codec", VIDEO)
