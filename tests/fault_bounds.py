@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from recorder.frames import Kind
 from recorder.tools.measure import Rect
 from recorder.tools.replay import replay
 from tests.corpus import Scenario, write
+from tests.corpus_senders import Sender
 from tests.watching import View, watch
 
 ALL_BEEPS = frozenset(range(1, 8))
 GOP_SECONDS = 2.0
 JITTER_SECONDS = 0.5
 THREE_PICTURES_SECONDS = 0.101
+_EDGE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,14 @@ def check(scenario: Scenario, folder: Path) -> None:
     assert max(offsets[: bounds.settling], default=0) <= THREE_PICTURES_SECONDS
     offsets = sorted(offsets[bounds.settling :])
     assert not offsets or offsets[int(len(offsets) * 0.95)] <= bounds.offset
+
+
+def least_seconds(scenario: Scenario, sender: Sender, kind: Kind) -> float:
+    """How long a participant's own recording of this kind lasts at least."""
+    seconds = (sender.end or scenario.seconds) - sender.start - _EDGE_SECONDS
+    if kind == "audio":  # silence stands for what is missing, but at the very end
+        return seconds - (0 if scenario.network.repaired or not scenario.network.loss else scenario.network.burst / 50)
+    return seconds - BOUNDS.get(scenario.name, Bounds()).still
 
 
 def _views(scenario: Scenario) -> list[View]:
