@@ -20,10 +20,9 @@ from recorder.channels import INTERRUPTED_SECONDS, ChannelError, ChannelRefused,
 from recorder.frames import EncodedFrame, Kind, Track
 from recorder.hub import messages
 from recorder.rtp import depacketisers
-from recorder.rtp.following import CONNECT_SECONDS, Follower, Signalling, Wanted
+from recorder.rtp.following import CONNECT_SECONDS, Follower, Signalling, Wanted, reading_seconds
 from recorder.rtp.negotiation import VIDEO_ORIENTATION, Media, offer_codecs, offer_extension, use_addresses
 from recorder.rtp.receiver import Route, SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, SOUND_ALONE_TICK_SECONDS
 from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
@@ -38,8 +37,7 @@ class HubConnector:
         self._place = place
         self._spec = spec
         self._listener = listener
-        patience = place.jitter_ms / 1000  # for a missing packet: of which a part may go by before it is noticed
-        self._tick_seconds = min(RECORDING_TICK_SECONDS, patience / 5) if spec.video else min(SOUND_ALONE_TICK_SECONDS, patience * 2 / 5)
+        self._tick_seconds = reading_seconds(place.jitter_ms, pictures=spec.video)
         self._wanted = Subscription()
         self._people: dict[int, messages.Participant] = {}
         self._followers: dict[int, Follower] = {}

@@ -17,12 +17,13 @@ from recorder.spec import RecordingSpec, Subscription
 
 log = logging.getLogger(__name__)
 
-_WAKE_SECONDS = 0.01  # as the tap: one wake-up serves every packet that arrived since the last one
+_WAKE_SECONDS = 0.01  # one wake-up serves every packet that arrived since the last one
 
 
 class ReplayConnector:
-    def __init__(self, place: Place, listener: Listener) -> None:
+    def __init__(self, place: Place, listener: Listener, *, pictures: bool) -> None:
         self._place = place
+        self._pictures = pictures
         self._listener = listener
         self._player: Player | None = None
         self._task: asyncio.Task[None] | None = None
@@ -31,7 +32,9 @@ class ReplayConnector:
         try:
             capture = load(Path(self._place.url))
             patience_ns = self._place.jitter_ms * 1_000_000
-            self._player = Player(capture, self._listener, patience_ns=patience_ns, start_ns=self._now_ns(), loop=True)
+            self._player = Player(
+                capture, self._listener, patience_ns=patience_ns, pictures=self._pictures, start_ns=self._now_ns(), loop=True
+            )
         except CaptureError as error:
             raise ChannelError(str(error)) from error
         if self._player.next_ns() is None:
@@ -70,5 +73,5 @@ class ReplayConnector:
         return time.monotonic_ns() - self._place.zero_ns
 
 
-def create(place: Place, _spec: RecordingSpec, listener: Listener) -> ReplayConnector:
-    return ReplayConnector(place, listener)
+def create(place: Place, spec: RecordingSpec, listener: Listener) -> ReplayConnector:
+    return ReplayConnector(place, listener, pictures=spec.video)

@@ -14,7 +14,7 @@ from recorder.frames import Kind
 from recorder.media.timeline import SenderClock
 from recorder.rtp.negotiation import Media
 from recorder.rtp.receiver import SessionReceiver
-from recorder.rtp.tap import RECORDING_TICK_SECONDS, MediaTap
+from recorder.rtp.tap import RECORDING_TICK_SECONDS, SOUND_ALONE_TICK_SECONDS, MediaTap
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,13 @@ class Wanted(NamedTuple):
 
     kinds: frozenset[Kind] = frozenset()
     low: bool = False  # the low stream of the video
+
+
+def reading_seconds(patience_ms: float, *, pictures: bool) -> float:
+    """How often a recording's packets are read while none is missing. Of the patience for a missing one a part may go by before it is
+    noticed."""
+    patience = patience_ms / 1000
+    return min(RECORDING_TICK_SECONDS, patience / 5) if pictures else min(SOUND_ALONE_TICK_SECONDS, patience * 2 / 5)
 
 
 class Session:

@@ -5,17 +5,18 @@ Owns no clock: `advance` is given the time, real or virtual. Feedback to senders
 
 import heapq
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from recorder.frames import EncodedFrame, Track
 from recorder.media.timeline import SenderClock
 from recorder.rtp.capture import Capture, Happening
+from recorder.rtp.following import reading_seconds
 from recorder.rtp.receiver import Counters, SessionReceiver
 from recorder.rtp.turns import Turns
 from recorder.spec import Subscription
 
-TICK_NS = 20_000_000  # as the connectors'
 _LEAST_PAUSE_NS = 20_000_000  # between the last packet of a turn and the first of the next, where no period is known
 
 
@@ -48,10 +49,22 @@ class Player:
 
     A capture with a period goes on without a seam: sequence numbers, timestamps and sender reports continue. Any other begins anew
     as if every sender had restarted: its streams get other SSRCs.
+
+    Receivers have their turns when a connector's have: at each of its rounds, and sooner where a packet is missing.
     """
 
-    def __init__(self, capture: Capture, hears: Hears, *, patience_ns: int, start_ns: int | None = None, loop: bool = False) -> None:
-        """`start_ns`: when the first step comes, on the timeline; None: when it came in the captured recording."""
+    def __init__(
+        self,
+        capture: Capture,
+        hears: Hears,
+        *,
+        patience_ns: int,
+        pictures: bool = True,
+        start_ns: int | None = None,
+        loop: bool = False,
+    ) -> None:
+        """`pictures`: they are recorded, not sound alone. `start_ns`: when the first step comes, on the timeline; None: when it came in
+        the captured recording."""
         description = capture.description
         self._capture = capture
         self._sessions = description.sessions
@@ -67,6 +80,7 @@ class Player:
         self._steps = self._all_steps(start_ns, loop)
         self._step = next(self._steps, None)
         self._tick_ns = self._step.at_ns if self._step else 0
+        self._round_seconds = reading_seconds(patience_ns / 1_000_000, pictures=pictures)
         self.counters: list[tuple[int, Counters]] = []  # of every receiver so far, with its uid
 
     def subscribe(self, wanted: Subscription) -> None:
@@ -101,7 +115,8 @@ class Player:
         while self._tick_ns <= now_ns:
             for receiver in self._receivers.values():
                 receiver.tick(self._tick_ns)
-            self._tick_ns += TICK_NS
+            soonest = min((receiver.next_tick_seconds for receiver in self._receivers.values()), default=math.inf)
+            self._tick_ns += round(min(self._round_seconds, soonest) * 1e9)
 
     def _play(self, step: _Step) -> None:
         if step.happening:

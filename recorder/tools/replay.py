@@ -93,7 +93,7 @@ class StraightLine:
             receive=lambda wanted: self.player.subscribe(wanted),  # noqa: PLW0108  # it is created below
             on_lost=_never,
         )
-        self.player = Player(capture, audience, patience_ns=settings.jitter_ms * 1_000_000)
+        self.player = Player(capture, audience, patience_ns=settings.jitter_ms * 1_000_000, pictures=spec.video)
         self.player.subscribe(audience.received)
 
     def run(self) -> int:

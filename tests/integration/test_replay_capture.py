@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import statistics
 import struct
 import time
@@ -22,7 +23,8 @@ from recorder.frames import EncodedFrame
 from recorder.protocol import FileOpened
 from recorder.rtp.capture import Capture, CaptureError, load
 from recorder.rtp.capture_writer import CaptureWriter
-from recorder.rtp.receiver import Route
+from recorder.rtp.playback import Player
+from recorder.rtp.receiver import Route, SessionReceiver
 from recorder.settings import Settings
 from recorder.spec import Canvas, Layout, RecordingSpec, Subscription, UidRule, UserBackground
 from recorder.tools import measure
@@ -30,7 +32,7 @@ from recorder.tools.replay import replay
 from tests.corpus import Scenario, nine, write
 from tests.corpus_senders import Network, Picture, Sender
 from tests.live import TestedWorker, hub, publisher, settings
-from tests.watching import SECOND, play, watch
+from tests.watching import SECOND, Heard, play, watch
 
 SID = "5eed" * 8
 _TWO = Scenario(
@@ -92,6 +94,29 @@ def test_replay_refuses_a_capture_that_names_files_elsewhere(tmp_path: Path) -> 
     path.write_text(path.read_text().replace("1-101.rtpdump", "../1-101.rtpdump"))
     with pytest.raises(CaptureError):
         load(capture.folder)
+
+
+@pytest.mark.parametrize(("pictures", "patience_ms", "rounds_ms"), [(True, 500, 100), (False, 500, 200), (True, 50, 10), (False, 50, 20)])
+def test_receivers_have_their_turns_when_those_of_a_channel_have(
+    pictures: bool, patience_ms: int, rounds_ms: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds as far apart as a connector's, but for those while a packet is missing, which are closer."""
+    ticks = list[tuple[int, float]]()
+    tick = SessionReceiver.tick
+
+    def noted(self: SessionReceiver, now_ns: int) -> list[bytes]:
+        sent = tick(self, now_ns)
+        ticks.append((now_ns, self.next_tick_seconds))
+        return sent
+
+    monkeypatch.setattr(SessionReceiver, "tick", noted)
+    lossy = Scenario("lossy", "", (Sender(pictures=()),), Network(loss=0.01), seconds=8)
+    player = Player(write(lossy, tmp_path / "capture"), Heard(), patience_ns=patience_ms * 1_000_000, pictures=pictures)
+    while (due := player.next_ns()) is not None:
+        player.advance(due)
+    waits = [(b - a, wanted) for (a, wanted), (b, _) in pairwise(ticks)]
+    assert all(wait == min(rounds_ms * 1_000_000, round(wanted * SECOND) if wanted < math.inf else SECOND) for wait, wanted in waits)
+    assert {wanted < math.inf for _, wanted in waits} == {True, False}
 
 
 # ---- again and again ---------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class _Line:
             receive=lambda wanted: self._player.subscribe(wanted),  # noqa: PLW0108  # it is created below
             on_lost=_fail,
         )
-        self._player = Player(capture, audience, patience_ns=settings.jitter_ms * 1_000_000)
+        self._player = Player(capture, audience, patience_ns=settings.jitter_ms * 1_000_000, pictures=around.spec.video)
 
     def put(self, item: Input) -> None:
         self.composite.take(item, self._now_ns)
