@@ -23,7 +23,9 @@ class Recorded:
         return create(self.around(spec, slice_seconds, **others))
 
     def around(self, spec: RecordingSpec, slice_seconds: float = 4, **others: object) -> Surroundings:
-        settings = Recording.model_validate({"latency_ms": LATENCY_NS // 1_000_000, "slice_seconds": slice_seconds, **others})
+        latency_ms = LATENCY_NS // 1_000_000
+        values = {"latency_ms": latency_ms, "jitter_ms": latency_ms, "slice_seconds": slice_seconds, **others}
+        settings = Recording.model_validate(values)
         return Surroundings(spec, settings, self.spool, 0, 1_700_000_000 * SECOND, self.reports.append, self.keyframes.append)
 
     @property
