@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from cli.demo.processes import free_ports, spawned, until_said
-from recorder.agent.process import Launcher, WorkerProcess
+from recorder.agent.process import WORKER, Launcher, WorkerProcess
 from recorder.peer import LINE_LIMIT_BYTES, Peer, PeerLost
 from recorder.protocol import Done, Ended, Lease, Message, PhaseChanged, Report, Slice, SliceCommitted, Stop, WorkerHello
 from recorder.settings import Agent, Hub, Recording, Settings
@@ -65,16 +65,17 @@ async def publisher(
 
 
 class TestedWorker:
-    """A worker process of the real launcher; the test is its agent."""
+    """A worker process of the real launcher; the test is its agent. `target` as for the launcher."""
 
     __test__ = False
 
-    def __init__(self, of: Settings, spec: RecordingSpec, *, epoch: int = 1) -> None:
+    def __init__(self, of: Settings, spec: RecordingSpec, *, epoch: int = 1, target: str = WORKER) -> None:
         self.reports: list[Report] = []
         self.folder = of.spool_dir / spec.sid
         self._settings = of
         self._spec = spec
         self._epoch = epoch
+        self._target = target
         self._peer: Peer | None = None
         self._changed = asyncio.Condition()
         self.process: WorkerProcess | None = None
@@ -82,7 +83,7 @@ class TestedWorker:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["TestedWorker"]:
         server = await asyncio.start_unix_server(self._serve, str(self._settings.agent_socket), limit=LINE_LIMIT_BYTES)
-        launcher = Launcher()
+        launcher = Launcher(self._target)
         self.folder.mkdir(parents=True, exist_ok=True)
         launch = Launch(spec_json=self._spec.for_worker().with_secrets(), settings=self._settings, epoch=self._epoch, folder=self.folder)
         self.process = await launcher.start(launch)

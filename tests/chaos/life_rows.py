@@ -9,15 +9,18 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from recorder.protocol import Ended, FileOpened
+from recorder.agent.process import WORKER
+from recorder.protocol import Ended, FileOpened, StreamChanged
 from recorder.rtp.negotiation import use_addresses
-from recorder.settings import Agent
+from recorder.settings import Agent, Settings
 from recorder.spec import Canvas, Layout, RecordingSpec, Region
 from recorder.tools import measure
 from recorder.tools.content import Style
 from recorder.tools.publish import Publication, Publisher
 from recorder.tools.publish_media import Library, VideoCodec
 from recorder.tools.publish_tracks import LoopedVideo, VideoSource
+from recorder.worker.audience import MOST_HEARD
+from tests.chaos import noting_worker
 from tests.impair.impairment import Conditions
 from tests.impair.proxy import ImpairedHub
 from tests.live import ROOT, TestedWorker, hub, publisher, settings
@@ -35,8 +38,9 @@ _LENGTH_TOLERANCE_SECONDS: Final = 0.3
 class Room:
     """A hub and a worker that records its channel, with a place of their own for two participants."""
 
-    def __init__(self, url: str, worker: TestedWorker, folder: Path) -> None:
+    def __init__(self, url: str, worker: TestedWorker, folder: Path, at: Settings) -> None:
         self.url = url
+        self.settings = at
         self.worker = worker
         self._folder = folder
         self._library = Library(ROOT / "build" / "media")
@@ -74,12 +78,12 @@ class Room:
 
 
 @contextlib.asynccontextmanager
-async def room(folder: Path, **changes: object) -> AsyncIterator[Room]:
+async def room(folder: Path, *, target: str = WORKER, **changes: object) -> AsyncIterator[Room]:
     use_addresses(["127.0.0.1"])
     at = settings(folder, slice_seconds=4)
-    async with hub(at) as url, TestedWorker(at, _spec(**changes)).running() as worker:
+    async with hub(at) as url, TestedWorker(at, _spec(**changes), target=target).running() as worker:
         await worker.until(lambda: "ready" in worker.phases())
-        yield Room(url, worker, folder)
+        yield Room(url, worker, folder, at)
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +92,7 @@ async def _another(folder: Path, url: str, spec: RecordingSpec, *, epoch: int = 
     at = settings(folder, slice_seconds=4).model_copy(update={"agent": Agent(hub_url=url)})
     async with TestedWorker(at, spec, epoch=epoch).running() as worker:
         await worker.until(lambda: "ready" in worker.phases())
-        yield Room(url, worker, folder)
+        yield Room(url, worker, folder, at)
 
 
 def _spec(**changes: object) -> RecordingSpec:
@@ -271,7 +275,7 @@ async def no_keyframe(folder: Path, measured: Measured, *, seconds: float) -> No
 
 async def crowd(folder: Path, measured: Measured, *, people: int) -> None:
     """N32: everybody joins at once; only those with a place are decoded, and who was there before is recorded as if alone."""
-    async with room(folder) as at, publisher(at.url, _STEADY):
+    async with room(folder, target=noting_worker.TARGET) as at, publisher(at.url, _STEADY):
         await at.recording()
         await asyncio.sleep(2)
         async with publisher(at.url, 201, "--count", str(people), "--size", "160x90", "--fps", "5", "--bitrate", "50", "--shared-content"):
@@ -279,7 +283,12 @@ async def crowd(folder: Path, measured: Measured, *, people: int) -> None:
             cpu, clock = at.worker.cpu_seconds(), time.monotonic()
             await asyncio.sleep(4)
             measured["worker_cores"] = round((at.worker.cpu_seconds() - cpu) / (time.monotonic() - clock), 3)
+            present = {item.body.uid for item in at.worker.reports if isinstance(item.body, StreamChanged) and item.body.receiving}
             seen, expected = await at.watched((_STEADY, _LEFT))
+            decoded = noting_worker.decoded(at.settings)
+    measured |= {"received": len(present), "decoded": len(decoded)}
+    assert present >= {_STEADY, *range(201, 201 + min(people, MOST_HEARD - 1))}
+    assert decoded == {_STEADY}
     measured |= seen[_STEADY].figures() | {"people": people, "expected_seconds": round(expected, 3)}
     assert abs(seen[_STEADY].length - expected) <= _LENGTH_TOLERANCE_SECONDS
     assert all(gap.seconds <= 1.0 for gap in seen[_STEADY].frozen)  # a machine that is too slow makes fewer pictures, but goes on

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from recorder.frames import EncodedFrame, Track
+from recorder.media.decode import VideoCodec, VideoDecoder
 from recorder.media.encode import FRAME_SAMPLES, RATE
 from recorder.protocol import FileOpened, SliceCommitted
 from recorder.rtp.tap import RECORDING_TICK_SECONDS, SOUND_ALONE_TICK_SECONDS
 from recorder.settings import Recording
-from recorder.spec import Canvas, Layout, RecordingSpec
+from recorder.spec import Canvas, Layout, RecordingSpec, Region
 from recorder.tools import measure
 from recorder.tools.content import tone_hz
 from recorder.worker.composite import SOUND_BLOCKS, Composite
@@ -102,6 +104,39 @@ def test_nobody_sends_and_nothing_is_written(tmp_path: Path) -> None:
     record(recorded.pipeline(_spec()), [Person(101, None, sound=False)], until=10)
     assert recorded.reports == []
     assert list((tmp_path / "spool").rglob("*.ts")) == []
+
+
+def test_of_a_crowd_only_those_with_a_place_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row N32 of the faults."""
+    opened, decoded = list[str](), list[int]()
+
+    class Noted(VideoDecoder):
+        def __init__(self, codec: VideoCodec) -> None:
+            opened.append(codec)
+            super().__init__(codec)
+
+        def decode(self, payload: bytes, time_ns: int) -> list[tuple[VideoFrame, int]]:
+            decoded.append(time_ns)
+            return super().decode(payload, time_ns)
+
+    def of(*uids: int) -> Layout:
+        return Layout(number=3, regions=tuple(Region(uid=uid, x=n / 2, y=0, width=0.5, height=0.5) for n, uid in enumerate(uids)))
+
+    monkeypatch.setattr("recorder.worker.sight.VideoDecoder", Noted)
+    pipeline = Recorded(tmp_path / "spool").pipeline(_spec(audio=False, layout=of(101, 102)))
+    people = range(101, 150)
+    one = list(Person(101, sound=False, end=4).frames())
+    items: list[tuple[int, object]] = [(0, Joined(uid)) for uid in people] + [(SECOND, of(103, 104))]
+    items += [(frame.time_ns + 20_000_000, frame._replace(track=Track(uid, "video"))) for frame in one for uid in people]
+    for now, item in sorted(items, key=lambda pair: pair[0]):
+        pipeline.take(item, now)  # type: ignore[arg-type]
+        pipeline.advance(now)
+    pipeline.close(4 * SECOND)
+    assert len(opened) == 4
+    # Those who get a place wait for the keyframe at 2 s.
+    expected = [frame.time_ns for frame in one if frame.time_ns < SECOND or frame.time_ns >= 2 * SECOND for _ in range(2)]
+    assert abs(len(decoded) - len(expected)) <= 4
+    assert set(decoded) <= {frame.time_ns for frame in one}
 
 
 def test_layout_changes_take_effect_at_their_time(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """A participant's picture: what is decoded, and when a keyframe is asked for."""
 
+import weakref
 from collections.abc import Sequence
 
+import pytest
+
 from recorder.frames import EncodedFrame, Track
+from recorder.media.decode import VideoCodec, VideoDecoder
 from recorder.worker.sight import Sight
 from tests.outputs_media import video
 
@@ -45,6 +49,33 @@ def test_frames_that_came_before_the_place_are_shown() -> None:
     sight.show(True)
     assert sight.latest(SECOND) is not None
     assert asked == []
+
+
+def test_who_has_no_place_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[weakref.ref[VideoDecoder]]()
+
+    class Noted(VideoDecoder):
+        def __init__(self, codec: VideoCodec) -> None:
+            super().__init__(codec)
+            opened.append(weakref.ref(self))
+
+    monkeypatch.setattr("recorder.worker.sight.VideoDecoder", Noted)
+    sight, asked = _sight()
+    before, during, after = _frames(range(15)), _frames(range(15, 30)), _frames(range(30, 60))
+    for frame in before:
+        sight.take(frame)
+        assert sight.latest(frame.time_ns) is None
+    assert (opened, asked, sight.is_empty) == ([], [], True)
+    sight.show(True)
+    for frame in during:
+        sight.take(frame)
+        assert sight.latest(frame.time_ns) is not None
+    sight.show(False)
+    for frame in after:
+        sight.take(frame)
+        assert sight.latest(frame.time_ns) is None
+    assert [decoder() for decoder in opened] == [None]
+    assert asked == [TRACK]
 
 
 def test_after_an_interruption_nothing_is_decoded_without_a_keyframe() -> None:
