@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import numpy.typing as npt
 
 from recorder.tools import measure
 from recorder.tools.content import COUNTER_PERIOD, SAMPLE_RATE, tone_hz
@@ -19,6 +20,7 @@ NOTICED_SECONDS = 0.1  # a picture that stands still, or silence, for less is no
 _EDGE_SECONDS = 0.5  # nor is what was still on its way when the recording was stopped, or not yet there when it began
 LOOP_SECONDS = 8.0  # the frame counter of a publisher that plays a loop begins again after it; a live one counts on
 _WINDOW_SECONDS = 0.02
+_SHORTEST_SECONDS = 0.005  # of a silence: a packet's 20 ms hold at least two such windows, blurred as the edges are by the encoder
 _SILENCE = 2e-4  # of full scale: the content's noise is ten times as loud
 
 
@@ -158,10 +160,33 @@ def silences(path: Path) -> tuple[Gap, ...]:
     return _inner((Gap(gap.start - start, gap.seconds) for gap in _silence(samples, start)), len(samples) / SAMPLE_RATE)
 
 
-def _silence(samples: measure.Samples, start: float) -> tuple[Gap, ...]:
-    window = int(_WINDOW_SECONDS * SAMPLE_RATE)
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One publisher in a file of sound alone. Times are seconds from its beginning."""
+
+    length: float
+    silent: tuple[Gap, ...]
+    silent_seconds: float  # in all, the shortest ones too
+    beeps: tuple[float, ...]
+
+
+def listen(path: Path, uid: int) -> Heard:
+    start, samples = measure.samples_of(path)
+    length = len(samples) / SAMPLE_RATE
+    edge = round(_EDGE_SECONDS * SAMPLE_RATE)
+    missing = _quiet(samples[edge:-edge], _SHORTEST_SECONDS).sum() * _SHORTEST_SECONDS
+    return Heard(length, _inner(_silence(samples, 0), length), float(missing), tuple(measure.onsets(samples, tone_hz(uid))))
+
+
+def _quiet(samples: measure.Samples, seconds: float) -> npt.NDArray[np.bool_]:
+    """Which of the windows of this length are silent."""
+    window = int(seconds * SAMPLE_RATE)
     whole = samples[: len(samples) // window * window].reshape(-1, window)
-    quiet = np.concatenate([[False], np.sqrt((whole**2).mean(axis=1)) < _SILENCE, [False]])
+    return np.sqrt((whole**2).mean(axis=1)) < _SILENCE
+
+
+def _silence(samples: measure.Samples, start: float) -> tuple[Gap, ...]:
+    quiet = np.concatenate([[False], _quiet(samples, _WINDOW_SECONDS), [False]])
     edges = np.flatnonzero(np.diff(quiet.astype(np.int8))).tolist()
     gaps = (Gap(start + a * _WINDOW_SECONDS, (b - a) * _WINDOW_SECONDS) for a, b in zip(edges[::2], edges[1::2], strict=True))
     return tuple(gap for gap in gaps if gap.seconds >= NOTICED_SECONDS)

@@ -14,7 +14,7 @@ from recorder.tools import measure
 from tests.impair.impairment import Conditions
 from tests.impair.proxy import ImpairedHub
 from tests.live import TestedWorker, hub, publisher, settings
-from tests.viewer import Seen, watch
+from tests.viewer import Heard, Seen, listen, watch
 
 Leg = Literal["publisher", "recorder"]  # which way is bad: publisher → hub, or hub → recorder
 
@@ -22,7 +22,7 @@ UID = 101
 _SID = "c0ffee" * 5 + "00"
 _CANVAS = Canvas(width=640, height=360, fps=30, bitrate_kbps=1000)
 _TILES = {3: (measure.Rect(0, 0, 320, 180), measure.Rect(320, 0, 320, 180), measure.Rect(0, 180, 320, 180))}  # of best fit
-_LENGTH_TOLERANCE_SECONDS = 0.3
+LENGTH_TOLERANCE_SECONDS = 0.3
 _STREAMS_TOLERANCE_SECONDS = 0.1  # sound against picture, at the end
 
 
@@ -50,6 +50,18 @@ class LiveRoom:
 
     async def finish(self) -> Recording:
         """Stop the worker and watch what it recorded, whole."""
+        whole, started, stopped = await self._recorded()
+        tiles = _TILES.get(len(self._uids), (None,))
+        seen = await asyncio.to_thread(watch, whole, tuple(zip(self._uids, tiles, strict=True)), live=self._live)
+        return Recording(seen, stopped - started, {name: at - started for name, at in self._marks.items()})
+
+    async def finish_sound(self) -> tuple[Heard, float]:
+        """The same of a recording of sound alone, and how long it should be."""
+        whole, started, stopped = await self._recorded()
+        return await asyncio.to_thread(listen, whole, self._uids[0]), stopped - started
+
+    async def _recorded(self) -> tuple[Path, float, float]:
+        """Stop the worker; what it recorded, in one file, and from when to when."""
         stopped = time.time()
         await self.worker.stop()
         ended = self.worker.ended
@@ -60,9 +72,7 @@ class LiveRoom:
         whole = self._folder / "whole.ts"
         whole.write_bytes(b"".join((self.worker.folder / "files" / item.name).read_bytes() for item in slices))
         assert measure.decode_errors([whole]) == []
-        tiles = _TILES.get(len(self._uids), (None,))
-        seen = await asyncio.to_thread(watch, whole, tuple(zip(self._uids, tiles, strict=True)), live=self._live)
-        return Recording(seen, stopped - started, {name: at - started for name, at in self._marks.items()})
+        return whole, started, stopped
 
 
 @contextlib.asynccontextmanager
@@ -73,24 +83,27 @@ async def live_room(
     seed: int,
     uids: tuple[int, ...] = (UID,),
     live: bool = True,
+    video: bool = True,
     media: Conditions | None = None,
     feedback: Conditions | None = None,
 ) -> AsyncIterator[LiveRoom]:
     """From when the recording's first file is open.
 
     `leg` None: all of the network is good. `live`: publishers encode while they send, and make keyframes only when they are asked for one.
+    Without `video` nobody sends any, and none is recorded.
     """
     print(f"seed {seed}")
     at = settings(folder, slice_seconds=4)
     spec = RecordingSpec(
-        sid=_SID, app_id="app", channel="room", uid=900, mode="mix", canvas=_CANVAS, layout=Layout(number=1), max_idle_seconds=120
+        sid=_SID, app_id="app", channel="room", uid=900, mode="mix", canvas=_CANVAS, layout=Layout(number=1), max_idle_seconds=120, video=video
     )
+    options = (*(("--live",) if live else ()), *(() if video else ("--video", "none")))
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(hub(at))
         network = await stack.enter_async_context(ImpairedHub(url, seed=seed, media=media, feedback=feedback).running())
         for uid in uids:
             address = network.url if leg == "publisher" else url
-            await stack.enter_async_context(publisher(address, uid, *(("--live",) if live else ())))
+            await stack.enter_async_context(publisher(address, uid, *options))
         if leg == "recorder":
             at = at.model_copy(update={"agent": at.agent.model_copy(update={"hub_url": network.url})})
         worker = await stack.enter_async_context(TestedWorker(at, spec).running())
@@ -101,7 +114,7 @@ async def live_room(
 def check_whole(recording: Recording, uid: int = UID) -> Seen:
     """What holds for every recording, whatever the network did: exact length, right order, sound as long as the picture."""
     seen = recording.seen[uid]
-    assert abs(seen.length - recording.expected_seconds) <= _LENGTH_TOLERANCE_SECONDS
+    assert abs(seen.length - recording.expected_seconds) <= LENGTH_TOLERANCE_SECONDS
     assert abs(seen.sound_length - seen.length) <= _STREAMS_TOLERANCE_SECONDS
     assert seen.backward_steps == 0
     return seen

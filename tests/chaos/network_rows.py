@@ -1,19 +1,20 @@
 """Rows N1–N10: what a bad network may cost a recording. Each case is one recording; the bounds are those of the fault table."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos.live_room import UID, Leg, Recording, check_whole, live_room
+from tests.chaos.live_room import LENGTH_TOLERANCE_SECONDS, UID, Leg, Recording, check_whole, live_room
 from tests.impair.impairment import Burst, Conditions
 from tests.impair.packets import Sighting
 
 GAP_SECONDS: Final = {2: 0.5, 5: 2.0, 10: 3.0, 20: 5.0}  # by percent of loss, N1-N2
 _NACK, _PLI = 205, 206  # RTCP packet types of feedback (RFC 4585 section 6.1)
 _SYNC_SECONDS: Final = 0.045  # |A/V offset| p95 into a canvas of 30 fps, and the largest time shift
+_SOUND_PACKET_SECONDS: Final = 0.02
 _NOISE_SECONDS: Final = 0.3  # what a busy machine may add to gaps where the table allows none
 _FIRST_VIDEO_TYPE: Final = 97  # aiortc's dynamic payload types: 96 is Opus, video follows
 
@@ -42,9 +43,34 @@ async def loss(folder: Path, measured: Measured, *, seed: int, leg: Leg, percent
     assert seen.silent_seconds <= GAP_SECONDS[percent]
 
 
+async def loss_of_sound(folder: Path, measured: Measured, *, seed: int, percent: int, seconds: float) -> None:
+    """N1-N2 of a recording of sound alone, whose packets are read less often: nearly all that is lost is repaired."""
+    async with live_room(folder, leg="recorder", seed=seed, video=False) as room:
+        room.network.set_media(Conditions(loss=percent / 100))
+        room.network.set_feedback(Conditions(loss=percent / 100))
+        await asyncio.sleep(seconds)
+        heard, expected = await room.finish_sound()
+        counters = room.network.counters()
+    measured |= {
+        "seconds": round(heard.length, 3),
+        "expected_seconds": round(expected, 3),
+        "silent_seconds": round(heard.silent_seconds, 3),
+        "longest_silence": round(max((gap.seconds for gap in heard.silent), default=0.0), 3),
+        "lost": counters.lost,
+        "packets": counters.taken,
+        "beeps": len(heard.beeps),
+    }
+    assert abs(heard.length - expected) <= LENGTH_TOLERANCE_SECONDS
+    assert counters.lost >= 0.5 * percent / 100 * counters.taken
+    assert heard.silent_seconds <= min(GAP_SECONDS[percent], _SOUND_PACKET_SECONDS * counters.lost / 4)
+    assert heard.silent == ()
+    assert all(round(later - earlier) == 1 for earlier, later in pairwise(heard.beeps))
+    assert len(heard.beeps) >= int(expected) - 1
+
+
 @dataclass
 class _LostForGood:
-    """Loses one video packet when it is asked to, and every repetition of it."""
+    """Loses one video packet when it is asked to, and every repetition of it: under its own number, or as RTX, so all of that."""
 
     wanted: bool = False
     lost: set[tuple[int, int]] = field(default_factory=set)  # SSRC and sequence number
@@ -55,12 +81,22 @@ class _LostForGood:
         if self.wanted:
             self.wanted = False
             self.lost.add((packet.ssrc, packet.sequence))
-        return (packet.ssrc, packet.sequence) in self.lost
+        sources = {ssrc for ssrc, _ in self.lost}
+        return (packet.ssrc, packet.sequence) in self.lost or (bool(sources) and packet.ssrc not in sources)
 
 
-def _of_types(*types: int) -> Callable[[Sighting], bool]:
-    """Feedback that begins with such an RTCP packet."""
-    return lambda packet: packet.kind == "rtcp" and packet.payload_type in types
+@dataclass
+class _Unheard:
+    """Loses feedback of some types, and what may hold such behind another: only the first packet of a datagram can be told."""
+
+    types: tuple[int, ...]
+    lost: Counter[int] = field(default_factory=Counter)  # those alone in their datagram, by type
+
+    def __call__(self, packet: Sighting) -> bool:
+        if packet.kind != "rtcp" or not (packet.compound or packet.payload_type in self.types):
+            return False
+        self.lost[packet.payload_type] += not packet.compound
+        return True
 
 
 async def unrepaired_loss(folder: Path, measured: Measured, *, seed: int, leg: Leg, times: int = 3) -> None:
@@ -68,8 +104,6 @@ async def unrepaired_loss(folder: Path, measured: Measured, *, seed: int, leg: L
     async with live_room(folder, leg=leg, seed=seed) as room:
         losses = _LostForGood()
         room.network.set_media(Conditions(drop=losses))
-        if leg == "publisher":  # repairs come under a number of their own there (RFC 4588): none may be asked for
-            room.network.set_feedback(Conditions(drop=_of_types(_NACK)))
         for _ in range(times):
             await asyncio.sleep(2.5)
             losses.wanted = True
@@ -84,23 +118,27 @@ async def unrepaired_loss(folder: Path, measured: Measured, *, seed: int, leg: L
 
 
 async def feedback_lost(folder: Path, measured: Measured, *, seed: int, leg: Leg, types: tuple[int, ...] = (_NACK, _PLI)) -> None:
-    """N4: no NACK or no PLI arrives for 3 s, in which packets are lost; afterwards it goes on."""
+    """N4: no NACK or no PLI arrives for 3 s, in which packets are lost; afterwards it goes on.
+
+    Where NACKs arrive every loss is repaired, and no keyframe asked for: so one packet is lost for good.
+    """
     async with live_room(folder, leg=leg, seed=seed) as room:
         await asyncio.sleep(2)
-        room.network.set_media(Conditions(loss=0.05))
-        room.network.set_feedback(Conditions(drop=_of_types(*types)))
+        unheard, losses = _Unheard(types), _LostForGood(wanted=_NACK not in types)
+        room.network.set_media(Conditions(drop=losses) if losses.wanted else Conditions(loss=0.05))
+        room.network.set_feedback(Conditions(drop=unheard))
         await asyncio.sleep(3)
         room.network.set_media(Conditions())
         room.network.set_feedback(Conditions())
         room.mark("over")
         await asyncio.sleep(4)
         recording = await room.finish()
-        unheard, lost = room.network.counters("feedback").dropped, room.network.counters().lost
+        counters = room.network.counters()
     seen = recording.seen[UID]
-    measured |= seen.figures() | {"feedback_lost": unheard, "lost": lost}
+    measured |= seen.figures() | {"feedback_lost": dict(unheard.lost), "lost": counters.lost + counters.dropped}
     check_whole(recording)
-    assert lost > 0
-    assert unheard > 0 or types == (_PLI,)  # with every loss repaired there is nothing to ask a keyframe for
+    assert counters.lost + counters.dropped > 0
+    assert unheard.lost[types[0]] > 0  # a PLI has its own datagram for sure where no NACK is due
     assert seen.frozen_seconds <= 4.0
     assert all(gap.start + gap.seconds <= recording.marks["over"] + 1 for gap in seen.frozen)
 

@@ -35,6 +35,13 @@ async def test_burst_loss(tmp_path: Path, measured: Measured, seed: int, leg: Le
 
 @pytest.mark.row("N1", "N2")
 @five_seeds
+@pytest.mark.parametrize("percent", [2, 5, 10, 20])
+async def test_loss_of_sound(tmp_path: Path, measured: Measured, seed: int, percent: int) -> None:
+    await rows.loss_of_sound(tmp_path, measured, seed=seed, percent=percent, seconds=20)
+
+
+@pytest.mark.row("N1", "N2")
+@five_seeds
 async def test_three_bad_publishers(tmp_path: Path, measured: Measured, seed: int) -> None:
     await rows.three_bad_publishers(tmp_path, measured, seed=seed, seconds=60)
 

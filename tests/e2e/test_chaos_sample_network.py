@@ -10,6 +10,10 @@ async def test_n1_n2_loss_between_hub_and_recorder(tmp_path: Path) -> None:
     await rows.loss(tmp_path, {}, seed=1, leg="recorder", percent=10, seconds=8)
 
 
+async def test_n1_n2_loss_of_sound_alone(tmp_path: Path) -> None:
+    await rows.loss_of_sound(tmp_path, {}, seed=1, percent=5, seconds=6)
+
+
 async def test_n1_n2_three_bad_publishers(tmp_path: Path) -> None:
     await rows.three_bad_publishers(tmp_path, {}, seed=1, seconds=12)
 
@@ -20,6 +24,10 @@ async def test_n3_one_unrepaired_loss(tmp_path: Path) -> None:
 
 async def test_n4_all_feedback_lost(tmp_path: Path) -> None:
     await rows.feedback_lost(tmp_path, {}, seed=1, leg="recorder")
+
+
+async def test_n4_keyframe_requests_lost(tmp_path: Path) -> None:
+    await rows.feedback_lost(tmp_path, {}, seed=1, leg="recorder", types=(206,))
 
 
 async def test_n5_n6_disorder(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from recorder.rtp.packet import is_rtcp
 
+_LONGEST_TRAILER_BYTES = 20  # of SRTCP: index and tag (RFC 3711 section 3.4, RFC 7714 section 9)
+
 Class = Literal["stun", "dtls", "rtp", "rtcp", "other"]
 
 
@@ -17,6 +19,7 @@ class Sighting:
     payload_type: int = 0  # RTP: the payload type; RTCP: the type of the first packet
     sequence: int = 0
     ssrc: int = 0
+    compound: bool = False  # RTCP: more follows the first packet
 
 
 def sight(data: bytes) -> Sighting:
@@ -28,7 +31,8 @@ def sight(data: bytes) -> Sighting:
         return Sighting("dtls")
     if 128 <= first <= 191 and len(data) >= 12:
         if is_rtcp(data):
-            return Sighting("rtcp", data[1], 0, int.from_bytes(data[4:8], "big"))
+            first_bytes = 4 + 4 * int.from_bytes(data[2:4], "big")
+            return Sighting("rtcp", data[1], 0, int.from_bytes(data[4:8], "big"), len(data) > first_bytes + _LONGEST_TRAILER_BYTES)
         marked_type, sequence, _, ssrc = struct.unpack_from("!BHII", data, 1)
         return Sighting("rtp", marked_type & 0x7F, sequence, ssrc)
     return Sighting("other")

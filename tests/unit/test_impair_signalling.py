@@ -24,7 +24,9 @@ a=mid:1\r
         (b"\x00\x01\x00\x00", Sighting("stun")),
         (b"\x16\xfe\xff", Sighting("dtls")),
         (b"\x90\xe1\x12\x34" + bytes(4) + b"\0\0\0\7", Sighting("rtp", 97, 0x1234, 7)),
-        (b"\x81\xcd\x00\x03\0\0\0\7" + bytes(20), Sighting("rtcp", 205, 0, 7)),
+        (b"\x81\xcd\x00\x03\0\0\0\7" + bytes(8 + 14), Sighting("rtcp", 205, 0, 7)),
+        (b"\x81\xcd\x00\x03\0\0\0\7" + bytes(8 + 20), Sighting("rtcp", 205, 0, 7)),
+        (b"\x80\xc9\x00\x01\0\0\0\7" + bytes(12 + 14), Sighting("rtcp", 201, 0, 7, compound=True)),  # and a PLI
         (b"\x80\x61", Sighting("other")),
         (b"", Sighting("other")),
     ],
