@@ -46,6 +46,7 @@ SCENARIOS = (
     Scenario("jump_5_hours", "N14", (Sender(leap=(4.0, 5 * 3600)),)),
     Scenario("jump_1_tick_back", "N14", (Sender(back_at=4.0),)),
     Scenario("ssrc_change", "N15", (Sender(restarts=(3.0,)),)),
+    Scenario("ssrc_collision", "N16", (Sender(one_ssrc=True),)),
     Scenario("ssrc_changes_often", "N16", (Sender(restarts=tuple(second / 2 for second in range(1, 16))),)),
     Scenario("resolution", "N17", (Sender(pictures=(Picture(), Picture(3.5, width=640, height=360), Picture(6.0, width=160, height=90))),)),
     Scenario(

@@ -77,6 +77,7 @@ class Sender:
     first_sequence: int = 1000
     first_timestamp: int = 50_000
     restarts: tuple[float, ...] = ()  # the SSRCs change then, with new sequence numbers and timestamps
+    one_ssrc: bool = False  # of picture and sound
     leap: tuple[float, float] | None = None  # (when, seconds): the timestamps jump
     back_at: float | None = None  # the next timestamp is one tick less than the one before
     reports: Reports = "right"
@@ -137,7 +138,7 @@ class _Stream:
         self.ppm = sender.audio_ppm if kind == "audio" else sender.video_ppm
         self.delay_ns = sender.video_delay_ms * MS if kind == "video" else 0
         self.wrong = sender.reports == "wrong" and kind == "video"
-        self._ssrc = sender.uid * 16 + (8 if kind == "video" else 0)
+        self._ssrc = sender.uid * 16 + (8 if kind == "video" and not sender.one_ssrc else 0)
         self._restarts = list(sender.restarts)
         self._leap = sender.leap
         self._back_at = sender.back_at

@@ -171,7 +171,7 @@ class Heard:
 
 
 def listen(path: Path, uid: int) -> Heard:
-    start, samples = measure.samples_of(path)
+    _, samples = measure.samples_of(path)
     length = len(samples) / SAMPLE_RATE
     edge = round(_EDGE_SECONDS * SAMPLE_RATE)
     missing = _quiet(samples[edge:-edge], _SHORTEST_SECONDS).sum() * _SHORTEST_SECONDS

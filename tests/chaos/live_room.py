@@ -95,7 +95,15 @@ async def live_room(
     print(f"seed {seed}")
     at = settings(folder, slice_seconds=4)
     spec = RecordingSpec(
-        sid=_SID, app_id="app", channel="room", uid=900, mode="mix", canvas=_CANVAS, layout=Layout(number=1), max_idle_seconds=120, video=video
+        sid=_SID,
+        app_id="app",
+        channel="room",
+        uid=900,
+        mode="mix",
+        canvas=_CANVAS,
+        layout=Layout(number=1),
+        max_idle_seconds=120,
+        video=video,
     )
     options = (*(("--live",) if live else ()), *(() if video else ("--video", "none")))
     async with contextlib.AsyncExitStack() as stack:

@@ -58,3 +58,9 @@ def test_a_thousand_sources() -> None:
     receiver_tests.test_a_new_source_of_the_same_kind_takes_over()
     hub_tests.test_one_stray_packet_of_another_ssrc_does_not_end_the_track()
     hub_tests.test_late_packets_of_an_ssrc_that_was_replaced_are_dropped_however_many_there_were()
+
+
+@pytest.mark.row("N15", "N16")
+def test_one_source_for_picture_and_sound() -> None:
+    receiver_tests.test_picture_and_sound_under_one_ssrc()
+    hub_tests.test_picture_and_sound_under_one_ssrc_are_told_apart_by_payload_type()

@@ -12,7 +12,7 @@ from mixer.audio import Sound
 from recorder.media.decode import RATE, AudioCodec, AudioDecoder, VideoCodec, VideoDecoder
 from recorder.media.opus import is_stereo_speech, joinable
 from recorder.media.pictures import picture_of
-from recorder.tools.content import sound
+from recorder.tools import content
 from tests.coded import carries_fec, opus_with_fec, video_payloads
 
 VIDEO: list[VideoCodec] = ["h264", "vp8", "vp9", "av1"]
@@ -37,7 +37,7 @@ def test_each_payload_gives_its_picture_at_once_and_at_its_time(codec: VideoCode
 
 @pytest.mark.parametrize("kbps", [24, 32])  # SILK, and SILK below CELT
 def test_what_opus_repeats_for_a_loss_is_passed_over(kbps: int) -> None:
-    samples = sound(101, 3)
+    samples = content.sound(101, 3)
     packets = list(opus_with_fec(samples, kbps=kbps))
     assert sum(map(carries_fec, packets)) > 10
     together, alone = AudioDecoder("opus", 1), AudioDecoder("opus", 1)
