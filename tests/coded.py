@@ -7,11 +7,9 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
@@ -79,7 +77,7 @@ def opus_with_fec(samples: npt.NDArray[np.int16], *, kbps: int) -> Iterator[byte
 
     `samples` are mono at 48 kHz. With 24 kbit/s packets are SILK's, with 32 hybrid.
     """
-    encoder = cast(AudioCodecContext, CodecContext.create("libopus", "w"))
+    encoder = CodecContext.create("libopus", "w")
     encoder.sample_rate, encoder.layout, encoder.format = _OPUS_HZ, "mono", "s16"
     encoder.bit_rate, encoder.time_base = 1000 * kbps, Fraction(1, _OPUS_HZ)
     encoder.options = {"application": "voip", "frame_duration": "20", "fec": "1", "packet_loss": "10"}

@@ -182,7 +182,8 @@ def _quiet(samples: measure.Samples, seconds: float) -> npt.NDArray[np.bool_]:
     """Which of the windows of this length are silent."""
     window = int(seconds * SAMPLE_RATE)
     whole = samples[: len(samples) // window * window].reshape(-1, window)
-    return np.sqrt((whole**2).mean(axis=1)) < _SILENCE
+    quiet: npt.NDArray[np.bool_] = np.sqrt((whole**2).mean(axis=1)) < _SILENCE
+    return quiet
 
 
 def _silence(samples: measure.Samples, start: float) -> tuple[Gap, ...]:

@@ -32,7 +32,7 @@ def run(launch: Launch) -> None:
                     notes.write(f"{self._uid}\n")
             return picture
 
-    composite.Sight = NotingSight  # type: ignore[misc]  # in this process only
+    composite.Sight = NotingSight  # type: ignore[attr-defined]  # in this process only
     main.run(launch)
 
 

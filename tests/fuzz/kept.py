@@ -161,7 +161,7 @@ def _seeds(name: str) -> list[bytes]:
     streams = good_streams()
     report = struct.pack("!BBHIQIII", 0x80, rtp.SR, 6, 1, 1 << 60, 960, 1, 2)
     if name in streams:
-        payloads = [(payload.data, payload.marker) for payload in streams[name]]  # type: ignore[index]  # a Codec
+        payloads = [(payload.data, payload.marker) for payload in streams[name]]
         return [_joined(payloads[first : first + 3]) for first in range(0, len(payloads), 3)]
     if name == "rtcp":
         bye, lost = struct.pack("!BBHI", 0x81, rtp.BYE, 1, 1), rtp.nack(1, 2, [1, 2, 30])
