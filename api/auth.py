@@ -173,5 +173,6 @@ def _basic(authorization: str) -> tuple[str, str]:
     except (binascii.Error, ValueError):
         colon = name = secret = ""
     if scheme.lower() != "basic" or not colon:
+        metrics.AUTHZ_DENIED.labels("login").inc()
         raise GatewayError(Gate.BAD_CREDENTIALS)
     return name, secret

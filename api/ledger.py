@@ -61,6 +61,8 @@ class Ledger:
             row = await session.get(Recording, claim.sid, with_for_update=True)
             refused = _refuse_claim(row, claim)
             if refused:
+                if refused.reason == "stale":
+                    metrics.FENCED.labels("claim").inc()
                 return refused
             assert row
             assert row.sealed_spec  # wiped only when finished
@@ -97,7 +99,11 @@ class Ledger:
             if event.epoch > row.epoch:
                 return Refused(reason="bad_request", detail="an epoch that was never given out")
             seen = await session.get(SeenEvent, (event.sid, event.epoch, event.sequence))
-            if event.epoch < row.epoch or (row.finished and not lifecycle.leaves_behind(row)) or seen:
+            if event.epoch < row.epoch:
+                if not seen:
+                    metrics.FENCED.labels("event").inc()
+                return Done()
+            if (row.finished and not lifecycle.leaves_behind(row)) or seen:
                 return Done()
             session.add(SeenEvent(sid=event.sid, epoch=event.epoch, sequence=event.sequence))
             await session.flush()
@@ -153,6 +159,8 @@ def _log(sid: str, body: EventBody) -> None:
             log.error("a recording reports an error", extra={"sid": sid, "fault_module": module, "code": code, "detail": detail})
         case protocol.ImageFailed(why=why, detail=detail):
             log.warning("image left out", extra={"sid": sid, "why": why, "detail": detail})
+        case protocol.WorkerFenced(epoch=epoch):
+            log.warning("a worker whose epoch is over was turned away", extra={"sid": sid, "epoch": epoch})
         case protocol.BackupStarted():
             log.warning("files go to the backup store", extra={"sid": sid})
         case protocol.BackupProgress(left=left):
@@ -177,6 +185,10 @@ def _count(body: EventBody) -> None:
             metrics.IMPAIRED.labels(code).inc()
         case protocol.WorkerLost():
             metrics.WORKERS_LOST.inc()
+        case protocol.WorkerFenced():
+            metrics.FENCED.labels("worker").inc()
+        case protocol.Ended(reason="kicked"):
+            metrics.FENCED.labels("uid").inc()
         case protocol.Finished(outcome=outcome, reason=reason):
             metrics.RECORDINGS_ENDED.labels(outcome, reason).inc()
 

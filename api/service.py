@@ -137,6 +137,7 @@ class Service:
         try:
             opened = self._resources.open(resource_id)
         except ResourceIdError as error:
+            metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.UNREADABLE_RESOURCE) from error
         resource = opened.resource
         if resource.customer_id != caller.customer_id:
@@ -212,8 +213,12 @@ class Service:
         if not _SID.fullmatch(sid):
             return None
         async with self._store.read() as session:
-            owned = select(Recording).join(App, App.id == Recording.app_id).where(Recording.sid == sid, App.customer_id == customer_id)
-            return await session.scalar(owned)
+            of_anybody = select(Recording, App.customer_id).join(App, App.id == Recording.app_id).where(Recording.sid == sid)
+            row, owner_id = (await session.execute(of_anybody)).one_or_none() or (None, None)
+        if row is None or owner_id == customer_id:
+            return row
+        metrics.AUTHZ_DENIED.labels("recording").inc()
+        return None
 
     async def stop(self, target: Target, *, wait: bool) -> Snapshot:
         """Stop the recording. `wait`: answer when everything that was recorded is stored."""
@@ -359,12 +364,13 @@ class Service:
         try:
             opened = self._resources.open(target.resource_id)
         except ResourceIdError as error:
+            metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.NO_SUCH_TASK) from error
         resource = opened.resource
         row = await session.get(Recording, target.sid) if _SID.fullmatch(target.sid) else None
         foreign = (resource.customer_id, resource.app_id) != (target.caller.customer_id, target.caller.app_id)
         if foreign or row is None or row.resource_key != opened.key:
-            if foreign:
+            if foreign or (row is not None and row.app_id != target.caller.app_id):
                 metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.NO_SUCH_TASK)
         if target.channel is not None and (target.channel, target.uid) != (resource.channel, resource.uid):

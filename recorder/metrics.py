@@ -12,6 +12,9 @@ REQUESTS = Counter("recorder_requests", "HTTP calls answered", ("call", "status"
 AUTHZ_DENIED = Counter(
     "recorder_authz_denied", "Calls for what is not the caller's, by what", ("what",), registry=REGISTRY
 )  # login, app, …
+FENCED = Counter(
+    "recorder_fenced", "Losers kept from writing, by what they lost or still said", ("what",), registry=REGISTRY
+)  # uid: to another recording of the channel; worker, event, claim: of an epoch that is over
 RECORDINGS_STARTED = Counter("recorder_recordings_started", "Recordings accepted", ("mode",), registry=REGISTRY)
 RECORDINGS_ENDED = Counter("recorder_recordings_ended", "Recordings that ended, by how", ("outcome", "reason"), registry=REGISTRY)
 RECORDINGS_LIVE = Gauge("recorder_recordings_live", "Recordings that are running", registry=REGISTRY)

@@ -219,6 +219,13 @@ class WorkerLost(_Message):
     detail: str = ""
 
 
+class WorkerFenced(_Message):
+    """Agent only: a worker whose epoch is over has come, and was turned away before it could tell anything."""
+
+    type: Literal["fenced"] = "fenced"
+    epoch: int  # of that worker
+
+
 class Finished(_Message):
     """Agent only: everything that will be stored is stored, but for what it leaves behind."""
 
@@ -234,7 +241,7 @@ EventBody = Annotated[
     PhaseChanged
     | (FileOpened | TrackBegan | SliceCommitted | SliceStored | PlaylistPublished | Metered)
     | (StreamChanged | UploaderStarted | Progress)
-    | (Warned | Faulted | ImageFailed | WorkerLost)
+    | (Warned | Faulted | ImageFailed | WorkerLost | WorkerFenced)
     | (BackupStarted | BackupProgress | BackupDone)
     | (Ended | Finished),
     Field(discriminator="type"),

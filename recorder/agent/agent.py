@@ -257,7 +257,7 @@ class Agent:
                         return Refused(reason="unknown")
                     if _peer_pid(writer) not in (None, message.pid):
                         return Refused(reason="bad_request", detail="another process's pid")
-                    answer = found.worker_hello(message, peer)
+                    answer = await found.worker_hello(message, peer)
                     if isinstance(answer, Done):
                         recording = found
                     return answer

@@ -173,10 +173,12 @@ class Recording:
         """A command of the customer's."""
         return await self._commands.obey(message)
 
-    def worker_hello(self, hello: WorkerHello, peer: Peer) -> Message:
+    async def worker_hello(self, hello: WorkerHello, peer: Peer) -> Message:
         """A worker has connected."""
         if hello.epoch != self._events.epoch or self.over:
             log.warning("a worker of another epoch is turned away", extra={"epoch": hello.epoch, "pid": hello.pid})
+            if self._events.epoch is not None and not self.over:
+                await self._reports.fenced(hello.epoch)
             return Refused(reason="stale")
         self._supervisor.link.attach(peer, hello.pid)
         self._commands.worker_arrived()

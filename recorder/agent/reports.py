@@ -28,6 +28,7 @@ from recorder.protocol import (
     StreamChanged,
     TrackBegan,
     Warned,
+    WorkerFenced,
 )
 from storage.errors import SpoolError
 from storage.journal import Record
@@ -60,10 +61,20 @@ class Reports:
         try:
             await self.take(report.body, report.at_ms)
         except SpoolError as error:
-            if not self.failure.done():
-                self.failure.set_exception(error)
+            self._fail(error)
             return Refused(reason="exiting")
         return Done()
+
+    async def fenced(self, epoch: int) -> None:
+        """A worker of another epoch has come, and was turned away."""
+        try:
+            await self._events.emit(WorkerFenced(epoch=epoch))
+        except SpoolError as error:
+            self._fail(error)
+
+    def _fail(self, error: SpoolError) -> None:
+        if not self.failure.done():
+            self.failure.set_exception(error)
 
     async def take(self, body: EventBody, at_ms: int | None) -> None:
         """Pass on what is new; a worker repeats itself after a reconnect, and its journal repeats it again."""

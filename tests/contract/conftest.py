@@ -18,6 +18,7 @@ from api.audit import command_line
 from api.masterkey import load_master_key
 from api.plane import ControlPlane, open_plane
 from api.service import Patience
+from recorder.metrics import REGISTRY
 from recorder.settings import Api, Callbacks, Settings
 from recorder.spec import RecordingSpec
 from tests.canary import secret
@@ -129,7 +130,7 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def open_world(settings: Settings, clock: Clock | None = None, patience: Patience = PATIENCE) -> AsyncIterator[World]:
+async def open_world(settings: Settings, clock: Clock | None = None, patience: Patience | None = PATIENCE) -> AsyncIterator[World]:
     clock = clock or Clock()
     async with (
         open_plane(settings, now_ms=clock, patience=patience, answer_seconds=0.5) as plane,
@@ -201,6 +202,11 @@ def listener(shared_world: World) -> Iterator[Listener]:
 async def agent(world: World) -> AsyncIterator[FakeAgent]:
     async with world.agent() as agent:
         yield agent
+
+
+def counted(name: str, **labels: str) -> float:
+    """What a counter of this process says; tests look at how it grows."""
+    return REGISTRY.get_sample_value(f"{name}_total", labels) or 0
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

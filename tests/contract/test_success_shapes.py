@@ -1,10 +1,11 @@
 """Every call's answer when all goes well: rest-api.md sections 3 to 9."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from recorder.protocol import Finished, PhaseChanged, SetLayout, Stop, Subscribe
+from recorder.protocol import Finished, Offer, PhaseChanged, SetLayout, Stop, Subscribe
 from tests.contract.conftest import STORAGE, World, eventually
 from tests.contract.fake_agent import START_MS, FakeAgent, a_file
 
@@ -18,6 +19,17 @@ async def test_acquire_echoes_and_gives_a_url_safe_resource_id(world: World) -> 
     assert 100 < len(body["resourceId"]) <= 400
     assert set(body["resourceId"]) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
     assert await world.caller.resource() != body["resourceId"]
+
+
+@pytest.mark.parametrize("mode", ["mix", "individual"])
+@pytest.mark.parametrize(("cname", "uid"), [("room 7: a+b!", "1"), ("0", "4294967295")])
+async def test_start_answers_with_what_it_was_asked_for(world: World, agent: FakeAgent, mode: str, cname: str, uid: str) -> None:
+    caller = replace(world.caller, cname=cname, uid=uid)
+    resource = await caller.resource()
+    answer = await caller.start(resource, mode)
+    assert answer.status_code == 200
+    (sid,) = [message.sid for message in agent.received if isinstance(message, Offer)]
+    assert answer.json() == {"cname": cname, "uid": uid, "resourceId": resource, "sid": sid}
 
 
 async def test_start_answers_strings_and_hands_the_spec_to_the_agent(world: World, agent: FakeAgent) -> None:

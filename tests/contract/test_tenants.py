@@ -14,7 +14,7 @@ from api.errors import Gate, GatewayError
 from api.lockout import Lockout
 from api.masterkey import load_master_key
 from recorder.protocol import Ended
-from tests.contract.conftest import Caller, Task, World, a_deployment, eventually, open_world
+from tests.contract.conftest import STORAGE, Caller, Task, World, a_deployment, counted, eventually, open_world
 from tests.contract.fake_agent import FakeAgent
 
 HOUR_MS = 3_600_000
@@ -69,12 +69,16 @@ async def test_another_customers_recording_is_an_unknown_one(world: World, agent
         "their resource with no sid": Task(me, theirs.resource, "0" * 32),
     }
     for name, attempt in attempts.items():
+        before = counted("recorder_authz_denied", what="recording")
         answer = await call(attempt, verb)
         assert (answer.status_code, strip(answer)) == (404, strip(unknown)), name
+        assert counted("recorder_authz_denied", what="recording") == before + 1, name
     # The path of their app is closed before anything of the recording is looked at.
     for app_id in (theirs.caller.app_id, "f" * 32):
+        before = counted("recorder_authz_denied", what="app")
         answer = await call(Task(replace(me, app_id=app_id), theirs.resource, theirs.sid), verb)
         assert (answer.status_code, answer.json()) == (400, {"message": "appid is invalid"})
+        assert counted("recorder_authz_denied", what="app") == before + 1
     assert agent.commands(theirs.sid) == []
     assert (await theirs.query()).json()["serverResponse"]["status"] > 0
     assert (await call(mine, verb)).status_code == 200  # the verb as such works
@@ -86,10 +90,22 @@ def strip(answer: httpx.Response) -> dict[str, object]:
 
 
 async def test_another_customers_resource_is_an_unreadable_one(world: World, agent: FakeAgent, theirs: Task) -> None:
-    resource = await theirs.caller.resource()
+    resource, before = await theirs.caller.resource(), counted("recorder_authz_denied", what="recording")
     foreign, unknown = await world.caller.start(resource), await world.caller.start("A" * len(resource))
+    assert counted("recorder_authz_denied", what="recording") == before + 2
     assert foreign.status_code == unknown.status_code == 400
     assert strip(foreign) == strip(unknown) == {"code": 1001, "reason": "resourceId cannot be decoded"}
+
+
+async def test_mistakes_are_not_counted_as_calls_for_what_is_anothers(world: World, mine: Task, theirs: Task) -> None:
+    http, before = world.caller.http, counted("recorder_authz_denied", what="recording")
+    mistakes = (await http.get(f"/v1/ext/recordings/{'0' * 32}"), await Task(world.caller, mine.resource, "0" * 32).query())
+    assert {answer.status_code for answer in mistakes} == {404}
+    assert (await http.get(f"/v1/ext/recordings/{mine.sid}")).status_code == 200
+    foreign = f"/v1/ext/recordings/{theirs.sid}"
+    answers = (await http.get(foreign), await http.post(f"{foreign}/storage", json={"storageConfig": STORAGE}))
+    assert {answer.status_code for answer in answers} == {404}
+    assert counted("recorder_authz_denied", what="recording") == before + 2
 
 
 async def test_apps_of_one_customer_are_apart_too(world: World, agent: FakeAgent, mine: Task) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.contract.conftest import STORAGE, Caller, Task, World, a_deployment, eventually, open_world
+from tests.contract.conftest import STORAGE, Caller, Task, World, a_deployment, counted, eventually, open_world
 from tests.contract.fake_agent import FakeAgent
 
 NO_ROUTE = {"message": "no Route matched with those values"}
@@ -57,8 +57,10 @@ async def test_credentials_are_required(caller: Caller) -> None:
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Bearer abc", basic("nocolon"), basic("who:what"), "Basic /w=="])
 async def test_wrong_credentials(caller: Caller, header: str) -> None:
     request = {"headers": {"Authorization": header}, "auth": lambda request: request}
+    before = counted("recorder_authz_denied", what="login")
     answer = await caller.http.post(f"{caller.base}/acquire", json={}, **request)  # type: ignore[arg-type]  # typed too narrowly
     assert (answer.status_code, answer.json()) == (401, BAD_CREDENTIALS)
+    assert counted("recorder_authz_denied", what="login") == before + 1
 
 
 async def test_credentials_are_checked_before_the_body(caller: Caller) -> None:
@@ -68,8 +70,11 @@ async def test_credentials_are_checked_before_the_body(caller: Caller) -> None:
 
 async def test_guessing_is_slowed_down(caller: Caller) -> None:
     name = "0" * 32
+    before = [counted("recorder_authz_denied", what=what) for what in ("login", "locked")]
     answers = [await caller.http.get("/v1/ncs/ip", auth=(name, str(guess))) for guess in range(11)]
     assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+    denied = [counted("recorder_authz_denied", what=what) for what in ("login", "locked")]
+    assert denied == [before[0] + 10, before[1] + 1]
 
 
 async def test_strangers_cannot_fill_the_memory(world: World, caller: Caller) -> None:

@@ -36,6 +36,7 @@ from recorder.protocol import (
     Stop,
     Subscribe,
     Warned,
+    WorkerFenced,
     WorkerHello,
 )
 from recorder.settings import Agent as AgentSettings
@@ -681,6 +682,7 @@ async def test_agent_listens_to_its_own_workers_only(settings: Settings, control
     before = len(control.stored(job.sid))
     await control.until(lambda: len(control.stored(job.sid)) >= before + 2)
     assert not control.of(job.sid, "ended")
+    assert [event.body for event in control.of(job.sid, "fenced")] == [WorkerFenced(epoch=0)]
 
 
 async def test_agent_drains_on_sigterm(settings: Settings, control: Control, agent: AgentProcess) -> None:

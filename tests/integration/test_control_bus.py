@@ -11,8 +11,22 @@ from api.plane import open_plane
 from api.tables import Recording, SeenEvent, Slice
 from recorder import metrics
 from recorder.peer import Peer
-from recorder.protocol import Claim, Claimed, Done, Event, Finished, PhaseChanged, Refused, SliceCommitted, SliceStored, WorkerLost
-from tests.contract.conftest import Task, World, a_deployment, eventually, open_world
+from recorder.protocol import (
+    Claim,
+    Claimed,
+    Done,
+    Ended,
+    Event,
+    EventBody,
+    Finished,
+    PhaseChanged,
+    Refused,
+    SliceCommitted,
+    SliceStored,
+    WorkerFenced,
+    WorkerLost,
+)
+from tests.contract.conftest import Task, World, a_deployment, counted, eventually, open_world
 from tests.contract.fake_agent import FakeAgent, a_slice
 
 
@@ -128,6 +142,33 @@ async def test_metrics_show_what_nodes_do(world: World) -> None:
         before = [value(name) for name in names]
         await agent.emit(task.sid, SliceStored(name="0.ts", seconds=0.5, retries=2, mismatches=1), SliceStored(name="1.ts"))
         assert [value(name) - was for name, was in zip(names, before, strict=True)] == [1, 0.5, 2, 1]
+
+
+async def test_losers_are_counted(world: World) -> None:
+    """Once each, by what they lost: what is told twice, and what ends otherwise, is no loser."""
+
+    def fenced() -> dict[str, float]:
+        return {what: counted("recorder_fenced", what=what) for what in ("uid", "worker", "event", "claim")}
+
+    async with world.agent() as agent:
+        task = await running(world, agent)
+        before = fenced()
+        bodies: tuple[EventBody, ...] = (PhaseChanged(phase="recording"), WorkerLost())
+        await agent.emit(task.sid, *bodies)
+        await agent.claim(task.sid)
+        await agent.emit(task.sid, WorkerLost(), epoch=1, sequence=1)  # the answer was lost
+        assert fenced() == before
+        await agent.emit(task.sid, PhaseChanged(phase="stopping"), epoch=1)
+        assert fenced() == before | {"event": before["event"] + 1}
+        assert await agent.claim(task.sid, resume=1) == Refused(reason="stale")
+        await agent.emit(task.sid, WorkerFenced(epoch=1))
+        kicked = Ended(outcome="aborted", reason="kicked")
+        for _ in range(2):
+            await agent.emit(task.sid, kicked, sequence=90)
+        await agent.emit(task.sid, Finished(outcome="aborted", reason="kicked", uploading="uploaded"))
+        other = await running(world, agent)
+        await agent.finish(other.sid)
+        assert fenced() == {what: count + 1 for what, count in before.items()}
 
 
 async def test_a_commit_repeats_with_the_same_hash_only(world: World) -> None:
