@@ -103,7 +103,7 @@ class Ledger:
                 if not seen:
                     metrics.FENCED.labels("event").inc()
                 return Done()
-            if (row.finished and not lifecycle.leaves_behind(row)) or seen:
+            if seen or lifecycle.is_too_late(row, event.body):
                 return Done()
             session.add(SeenEvent(sid=event.sid, epoch=event.epoch, sequence=event.sequence))
             await session.flush()
@@ -131,6 +131,8 @@ class Ledger:
                 await session.execute(update(Slice).where(Slice.sid == row.sid, Slice.name == name).values(stored=stored))
             case protocol.Metered():
                 return await usage.note(session, row, event.body)
+            case protocol.BackupDone() if not row.finished:
+                return "files are left behind by what has ended alone"
             case protocol.BackupDone(uploading=uploading, detail=detail):
                 lifecycle.close(row, uploading)
                 await session.execute(delete(SeenEvent).where(SeenEvent.sid == row.sid))

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Final
 
 from api.tables import Recording
-from recorder.protocol import Outcome, Phase, Reason, Uploading
+from recorder.protocol import EventBody, Finished, Outcome, Phase, Reason, Uploading
 
 
 class Status(IntEnum):
@@ -75,6 +75,11 @@ def close(row: Recording, uploading: Uploading) -> None:
     """No byte is left to bring: its secrets are wiped."""
     row.uploading = uploading
     row.sealed_spec = None
+
+
+def is_too_late(row: Recording, body: EventBody) -> bool:
+    """It has ended, and this changes nothing any more: it ends once, even when its node then fails with files still to bring."""
+    return row.finished and (not leaves_behind(row) or isinstance(body, Finished))
 
 
 def leaves_behind(row: Recording) -> bool:

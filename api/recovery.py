@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import audit, lifecycle
@@ -16,7 +16,7 @@ from api.changes import Changes
 from api.notices import Notices
 from api.stops import Stops
 from api.store import Store
-from api.tables import Recording
+from api.tables import Recording, SeenEvent
 from api.vault import Vault
 from recorder import metrics
 from recorder.protocol import Load
@@ -98,6 +98,7 @@ class Recovery:
             if await session.scalar(select(Recording.sid).where(*abandoned).limit(1)) is None:
                 return
         async with self._store.write() as session:
+            await session.execute(delete(SeenEvent).where(SeenEvent.sid.in_(select(Recording.sid).where(*abandoned))))
             await session.execute(update(Recording).where(*abandoned).values(sealed_spec=None))
 
     async def _settle_unclaimed(self) -> list[tuple[str, Load]]:

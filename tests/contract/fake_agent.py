@@ -46,7 +46,7 @@ class FakeAgent:
         self.claimed: dict[str, Claimed] = {}
         self.peer: Peer
         self._script = script or (lambda _message: None)
-        self._claims = claims
+        self.claims = claims  # at once, what it is offered
         self._sequences: defaultdict[tuple[str, int], itertools.count[int]] = defaultdict(itertools.count)
         self._tasks: asyncio.TaskGroup
         self.silent = asyncio.Event()  # set: answers nothing any more
@@ -93,7 +93,7 @@ class FakeAgent:
         if self.silent.is_set():
             await asyncio.Event().wait()
         answer = self._script(message)
-        if answer is None and isinstance(message, Offer) and self._claims:
+        if answer is None and isinstance(message, Offer) and self.claims:
             self._tasks.create_task(self._claim_offered(message.sid))
         return answer or Done()
 
