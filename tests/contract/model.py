@@ -1,6 +1,6 @@
 """The life of recordings as the contract has it, and a machine that holds the control plane to it.
 
-One channel with two recorder uids, one node. Calls are repeated and made at the same time, workers die, the node goes away
+One channel with three recorder uids, one node. Calls are repeated and made at the same time, workers die, the node goes away
 and comes back with or without its recordings, the control plane is restarted or killed in the middle of a call, the clock jumps.
 
     acquired ─start→ 1 ─→ 2 ⇄ 4 ⇄ 5 ─stop, end→ 6 ─→ 7 ─→ finished (404) ─→ its files have come from the backup store
@@ -11,7 +11,7 @@ and comes back with or without its recordings, the control plane is restarted or
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -82,6 +82,7 @@ T = TypeVar("T")
 Mode = Literal["individual", "mix"]
 Call = Literal["query", "update", "updateLayout", "storage", "stop"]
 How = tuple[Outcome, Reason]
+UIDS: Final = st.sampled_from(["1", "2", "3"])
 CALLS: Final[tuple[Call, ...]] = ("query", "update", "updateLayout", "storage", "stop")
 ENDS: Final[tuple[How, ...]] = (
     ("complete", "idle"),
@@ -230,7 +231,7 @@ class Recording:
         return "offered" if self.epoch == 0 else {6: "stopping", 7: "uploading"}.get(self.status, "recording")
 
     def note(self) -> None:
-        """Its state, when that is another one than before."""
+        """Keep its state, when that is another one than before."""
         if self.ways[-1:] != [self.state]:
             self.ways.append(self.state)
 
@@ -263,7 +264,7 @@ class Life(RuleBasedStateMachine):
         async def act() -> Recording:
             await self.deployment.disconnect()
             await self.deployment.connect()
-            resource = Resource(await self._caller("1").resource(resourceExpiredHour=WINDOW_HOURS), "1", self._now())
+            resource = await self._acquire("1")
             answer = await self._caller("1").start(resource.id, mode)
             await eventually(lambda: answer.json()["sid"] in self._agent.claimed)
             return self._begun(resource, answer.json()["sid"], mode)
@@ -272,12 +273,9 @@ class Life(RuleBasedStateMachine):
 
     # ---- calls -----------------------------------------------------------------------------------------------------
 
-    @rule(target=resources, uid=st.sampled_from(["1", "2"]))
+    @rule(target=resources, uid=UIDS)
     def acquire(self, uid: str) -> Resource:
-        async def act() -> Resource:
-            return Resource(await self._caller(uid).resource(resourceExpiredHour=WINDOW_HOURS), uid, self._now())
-
-        return self.deployment.run(act())
+        return self.deployment.run(self._acquire(uid))
 
     @rule(target=recordings, resource=resources, mode=st.sampled_from(["mix", "individual"]), times=st.integers(1, 3))
     def start(self, resource: Resource, mode: Mode, times: int) -> Recording | Any:
@@ -298,7 +296,7 @@ class Life(RuleBasedStateMachine):
 
         return self._or_nothing(self.deployment.run(act()))
 
-    @rule(target=recordings, uid=st.sampled_from(["1", "2"]), mode=st.sampled_from(["mix", "individual"]))
+    @rule(target=recordings, uid=UIDS, mode=st.sampled_from(["mix", "individual"]))
     def acquire_and_start(self, uid: str, mode: Mode) -> Recording | Any:
         return self.start(self.acquire(uid), mode, 1)
 
@@ -318,15 +316,16 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         target=recordings,
-        resource=resources,
+        uid=UIDS,
         mode=st.sampled_from(["mix", "individual"]),
         meanwhile=st.sampled_from(CALLS[:-1]),
         then=st.sampled_from(["claimed late", "given up", "stopped", "restarted"]),
     )
-    def start_that_no_node_claims_at_once(self, resource: Resource, mode: Mode, meanwhile: Call, then: str) -> Recording | Any:
+    def start_that_no_node_claims_at_once(self, uid: str, mode: Mode, meanwhile: Call, then: str) -> Recording | Any:
         """What is asked for meanwhile is there when it is claimed."""
 
         async def act() -> Recording | None:
+            resource = await self._acquire(uid)
             if self._of_start(resource) != OK:
                 return None
             self._agent.claims = False
@@ -358,11 +357,12 @@ class Life(RuleBasedStateMachine):
         return self._or_nothing(self.deployment.run(act()))
 
     @precondition(lambda self: self.restarts < 2)
-    @rule(target=recordings, resource=resources, at_once=st.booleans())
-    def start_in_which_the_control_plane_is_killed(self, resource: Resource, at_once: bool) -> Recording | Any:
+    @rule(target=recordings, uid=UIDS, at_once=st.booleans())
+    def start_in_which_the_control_plane_is_killed(self, uid: str, at_once: bool) -> Recording | Any:
         """Its node has been offered the recording: it claims it, or is offered it once more."""
 
         async def act() -> Recording | None:
+            resource = await self._acquire(uid)
             if self._of_start(resource) != OK:
                 return None
             self._agent.silent.set()
@@ -499,20 +499,21 @@ class Life(RuleBasedStateMachine):
             if recording.is_heard:
                 recording.slices[waiting[0]] = "backup" if backup else "customer"
 
-    @rule(recording=recordings, how=st.sampled_from(ENDS))
-    def end(self, recording: Recording, how: How) -> None:
-        """However it ends, in whatever state: what was recorded is still uploaded."""
+    @rule(recording=recordings, how=st.sampled_from(ENDS), files=st.none() | st.sampled_from(FILES))
+    def end(self, recording: Recording, how: How, files: tuple[Uploading, bool] | None) -> None:
+        """However it ends, in whatever state: what was recorded is still uploaded, by and by or at once."""
         self._emit(recording, Ended(outcome=how[0], reason=how[1]))
         if not recording.finished:
             recording.note()
             recording.status = 7
+        if files:
+            self._finished(recording, how, *files)
 
     @precondition(lambda self: any(not recording.live and not recording.finished for recording in self.known))
-    @rule(recording=recordings, how=st.sampled_from(ENDS), files=st.sampled_from(FILES))
-    def everything_is_uploaded(self, recording: Recording, how: How, files: tuple[Uploading, bool]) -> None:
+    @rule(how=st.sampled_from(ENDS), files=st.sampled_from(FILES))
+    def everything_is_uploaded(self, how: How, files: tuple[Uploading, bool]) -> None:
         """Or as much as can be for now."""
-        if recording.live:
-            return
+        recording = next(recording for recording in self.known if not recording.live and not recording.finished)
         self._finished(recording, how, *files)
 
     @rule(recording=recordings)
@@ -521,21 +522,18 @@ class Life(RuleBasedStateMachine):
         self._finished(recording, ("failed", "spool_full"), "unknown", behind=False)
 
     @precondition(lambda self: any(recording.behind for recording in self.known))
-    @rule(recording=recordings, uploading=st.sampled_from(["uploaded", "backuped", "unknown"]))
-    def what_was_left_behind_is_settled(self, recording: Recording, uploading: Uploading) -> None:
-        """All files have come from the backup store, or their time is over. That is told twice, and once more."""
-        if not recording.finished:
-            return
-        if recording.behind:
-            if uploading == "uploaded":
-                for name in [name for name, store in recording.slices.items() if store != "customer"]:
-                    self._emit(recording, SliceStored(name=name))
-                    recording.slices[name] = "customer"
-            recording.uploading = uploading
+    @rule(uploading=st.sampled_from(["uploaded", "backuped", "unknown"]))
+    def what_was_left_behind_is_settled(self, uploading: Uploading) -> None:
+        """All files have come from the backup store, or their time is over. What is told after that is too late."""
+        recording = next(recording for recording in self.known if recording.behind)
+        if uploading == "uploaded":
+            for name in [name for name, store in recording.slices.items() if store != "customer"]:
+                self._emit(recording, SliceStored(name=name))
+                recording.slices[name] = "customer"
         self._emit(recording, BackupProgress(left=0))
-        for body in (BackupDone(uploading=uploading), BackupDone(uploading="unknown")):
-            self._emit(recording, body)
-            recording.behind = False
+        self._emit(recording, BackupDone(uploading=uploading))
+        recording.uploading, recording.behind = uploading, False
+        self._emit(recording, BackupDone(uploading="unknown"))
 
     @precondition(lambda self: any(recording.behind for recording in self.known) and not self.ages)
     @rule()
@@ -690,9 +688,6 @@ class Life(RuleBasedStateMachine):
         async def act() -> None:
             async with self.deployment.world.plane.store.read() as session:
                 rows = {row.sid: row for row in await session.scalars(select(Row).where(Row.channel == self.room))}
-                slices = {row: row.stored for row in await session.scalars(select(SliceRow).where(SliceRow.sid.in_(rows)))}
-                notices = [*await session.scalars(select(Notice).where(Notice.sid.in_(rows)).order_by(Notice.sequence))]
-                seen = {*await session.scalars(select(SeenEvent.sid).where(SeenEvent.sid.in_(rows)))}
             assert rows.keys() == {recording.task.sid for recording in self.known}
             live = Counter(row.uid for row in rows.values() if row.live)
             assert all(number == 1 for number in live.values()), "one recording at a time for each uid"
@@ -703,15 +698,6 @@ class Life(RuleBasedStateMachine):
                 assert (row.outcome, row.uploading) == (recording.how, recording.uploading) or not row.finished
                 assert row.status == ((20 if recording.how in ("failed", "interrupted") else 8) if row.finished else recording.status)
                 assert row.workers_lost == recording.lost
-                assert {slice_.name: stored for slice_, stored in slices.items() if slice_.sid == row.sid} == recording.slices
-                assert recording.is_heard or row.sid not in seen, "what nobody tells any more need not be remembered"
-                told = [notice for notice in notices if notice.sid == row.sid]
-                assert [notice.sequence for notice in told] == [*range(row.notices)], "without a hole"
-                kinds = [notice.event_type for notice in told]
-                assert kinds.count(EXIT) == row.finished
-                assert kinds.count(EXIT) == 0 or kinds[-1] == EXIT
-                assert max(kinds.count(kind) for kind in (ERROR, LEFT, UPLOADED, BACKUPED)) <= 1
-                assert kinds.count(FAILOVER) == max(0, row.epoch - 1)
                 recording.note()
                 stops = [command for command in self._agent.commands(row.sid) if isinstance(command, Stop)]
                 assert len(stops) >= recording.stops
@@ -722,8 +708,9 @@ class Life(RuleBasedStateMachine):
         """Every recording can be asked about after its end."""
 
         async def act() -> None:
+            former = self._agent
             await self.deployment.disconnect()
-            await self.deployment.connect()
+            (await self.deployment.connect()).continue_from(former)
             for recording in self.known:
                 recording.finish("interrupted", "unknown", self._now())
                 self.ways.update(pairwise(["acquired", *recording.ways]))
@@ -735,8 +722,25 @@ class Life(RuleBasedStateMachine):
                 else:
                     assert answer.status_code == 404
                 assert outcome(await recording.task.query()) == GONE
+                await self._check_what_was_told(recording)
 
         self.deployment.run(act())
+        self.the_database_agrees()
+
+    async def _check_what_was_told(self, recording: Recording) -> None:
+        """By the node, and of it to the customer."""
+        sid = recording.task.sid
+        async with self.deployment.world.plane.store.read() as session:
+            slices = (await session.scalars(select(SliceRow).where(SliceRow.sid == sid))).all()
+            notices = (await session.scalars(select(Notice).where(Notice.sid == sid).order_by(Notice.sequence))).all()
+            seen = (await session.scalars(select(SeenEvent).where(SeenEvent.sid == sid))).all()
+        assert {slice_.name: slice_.stored for slice_ in slices} == recording.slices
+        assert recording.is_heard or not seen, "what nobody tells any more need not be remembered"
+        assert [notice.sequence for notice in notices] == [*range(len(notices))], "without a hole"
+        kinds = [notice.event_type for notice in notices]
+        assert kinds[-1] == EXIT
+        assert max(kinds.count(kind) for kind in (EXIT, ERROR, LEFT, UPLOADED, BACKUPED)) == 1
+        assert kinds.count(FAILOVER) == max(0, recording.epoch - 1)
 
     # ---- what the contract says ------------------------------------------------------------------------------------
 
@@ -808,6 +812,9 @@ class Life(RuleBasedStateMachine):
 
     def _caller(self, uid: str) -> Caller:
         return replace(self.deployment.world.caller, cname=self.room, uid=uid)
+
+    async def _acquire(self, uid: str) -> Resource:
+        return Resource(await self._caller(uid).resource(resourceExpiredHour=WINDOW_HOURS), uid, self._now())
 
     def _begun(self, resource: Resource, sid: str, mode: Mode, *, epoch: int = 1) -> Recording:
         task = Task(self._caller(resource.uid), resource.id, sid, mode)
@@ -904,21 +911,25 @@ def storage(number: int) -> dict[str, object]:
     return STORAGE | {"accessKey": key(number)}
 
 
-def live_through(folder: Path, *, examples: int, steps: int, repeatable: bool) -> Counter[tuple[str, str]]:
-    """Run the machine; a failure prints the shortest way to it that was found.
-
-    Returns how often recordings went from one state to the next.
-    """
+@contextlib.contextmanager
+def machine(folder: Path) -> Iterator[type[Life]]:
+    """The machine, on a deployment of its own."""
     callbacks = Callbacks(allow_http=True, allowed_networks=LOOPBACK)
     deployment = Deployment(folder, Patience(start_seconds=5, stop_seconds=5), callbacks)
-    ways: Counter[tuple[str, str]] = Counter()
-    machine = type("Life", (Life,), {"deployment": deployment, "ways": ways})
     try:
         deployment.run(deployment.start())
         deployment.run(_tell_nobody(deployment.world))
         deployment.run(deployment.connect())
+        yield type("Life", (Life,), {"deployment": deployment, "ways": Counter()})
+    finally:
+        deployment.close()
+
+
+def live_through(folder: Path, *, examples: int, steps: int, repeatable: bool) -> None:
+    """Run the machine; a failure prints the shortest way to it that was found."""
+    with machine(folder) as life:
         run_state_machine_as_test(
-            machine,
+            life,
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=steps,
@@ -930,9 +941,6 @@ def live_through(folder: Path, *, examples: int, steps: int, repeatable: bool) -
                 phases=[Phase.generate] if repeatable else [Phase.generate, Phase.shrink],  # which takes minutes
             ),
         )
-    finally:
-        deployment.close()
-    return ways
 
 
 async def _tell_nobody(world: World) -> None:
