@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import tempfile
@@ -34,6 +35,10 @@ def settings(folder: Path, **recording: object) -> Settings:
 async def hub(of: Settings) -> AsyncIterator[str]:
     """A hub process; yields its URL."""
     environment = {"CLOUD_RECORDER_HUB__PORT": str(of.hub.port), "CLOUD_RECORDER_DATA_DIR": str(of.data_dir)}
+    if of.hub.certificates:
+        given = of.data_dir / "certificates.json"
+        given.write_text(json.dumps({app: certificate.get_secret_value() for app, certificate in of.hub.certificates.items()}))
+        environment["CLOUD_RECORDER_HUB__CERTIFICATES_FILE"] = str(given)
     log = of.data_dir / "hub.log"
     async with spawned(log, "hub", environment=environment) as process:
         await until_said(process, log, "hub starts", "the hub")

@@ -201,7 +201,7 @@ def check_order(notices: Sequence[Notice]) -> None:
     assert len({notice.noticeId for notice in notices}) == len(notices)
     assert len({(notice.sid, notice.payload.cname) for notice in notices}) == 1
     kinds = [notice.eventType for notice in notices if notice.eventType != 3]  # a call may be refused at any time
-    assert kinds[:2] == [30, 40]
+    assert kinds[:2] == [30, 40] or kinds == [30, 1, 41, 11], "it comes in, or is not let in and says why"
     assert kinds[-1] == 11
     assert kinds.count(30) == kinds.count(41) == kinds.count(11) == 1
     ends = [kind for kind in kinds if kind in (31, 32)]

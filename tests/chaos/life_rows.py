@@ -1,13 +1,16 @@
-"""Rows N24-N26, N28-N30, N32 and T5: what people may do in a channel, and what their devices may fail to do."""
+"""Rows N24-N30, N32 and T5: what people may do in a channel, and what their devices may fail to do."""
 
 import asyncio
 import contextlib
 import dataclasses
+import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+
+from pydantic import SecretStr
 
 from recorder.agent.process import WORKER
 from recorder.protocol import Ended, FileOpened, StreamChanged
@@ -24,6 +27,7 @@ from tests.chaos import noting_worker
 from tests.impair.impairment import Conditions
 from tests.impair.proxy import ImpairedHub
 from tests.live import ROOT, TestedWorker, hub, publisher, settings
+from tests.tokens import token_007
 from tests.viewer import Seen, watch
 
 Measured = dict[str, Any]
@@ -78,9 +82,12 @@ class Room:
 
 
 @contextlib.asynccontextmanager
-async def room(folder: Path, *, target: str = WORKER, **changes: object) -> AsyncIterator[Room]:
+async def room(folder: Path, *, target: str = WORKER, certificate: str | None = None, **changes: object) -> AsyncIterator[Room]:
+    """With a certificate the channel needs tokens."""
     use_addresses(["127.0.0.1"])
     at = settings(folder, slice_seconds=4)
+    if certificate:
+        at = at.model_copy(update={"hub": at.hub.model_copy(update={"certificates": {"app": SecretStr(certificate)}})})
     async with hub(at) as url, TestedWorker(at, _spec(**changes), target=target).running() as worker:
         await worker.until(lambda: "ready" in worker.phases())
         yield Room(url, worker, folder, at)
@@ -188,6 +195,32 @@ async def idle_across_workers(folder: Path, measured: Measured, *, idle_seconds:
             assert recorder.worker.ended is not None
             assert (recorder.worker.ended.outcome, recorder.worker.ended.reason) == ("complete", "idle")
     assert idle_seconds <= measured["idle_seconds"] <= idle_seconds + 3
+
+
+async def token_expiry(folder: Path, measured: Measured, *, seconds: int) -> None:
+    """N27: the recorder's token ends in mid-recording. What was recorded until then is kept, and there is one end, for that reason."""
+    certificate, now = secrets.token_hex(16), int(time.time())
+    mine, theirs = (
+        token_007("app", certificate, "room", uid, {1: lasts}, issued_at=now, seconds=86_400) for uid, lasts in ((900, seconds), (0, 3600))
+    )
+    token_file = folder / "publisher.token"
+    token_file.write_text(theirs)
+    async with room(folder, certificate=certificate, token=SecretStr(mine)) as at:
+        async with publisher(at.url, _STEADY, "--token-file", str(token_file)):
+            await at.recording()
+            await at.worker.until(lambda: at.worker.ended is not None, seconds + 20)
+            ended = time.time()
+        assert at.worker.process
+        async with asyncio.timeout(10):
+            await at.worker.process.wait()
+        (last,) = (report.body for report in at.worker.reports if isinstance(report.body, Ended))
+        assert (last.outcome, last.reason) == ("aborted", "token_expired")
+        assert at.worker.reports[-1].body is last
+        assert list((at.worker.folder / "partial").iterdir()) == []
+        kept, until_ended = await at.kept(ended, (_STEADY, _LEFT))
+    measured |= {"kept_seconds": round(kept[_STEADY].length, 3), "late_seconds": round(ended - now - seconds, 3)}
+    assert -1 <= measured["late_seconds"] <= 15
+    assert abs(kept[_STEADY].length - until_ended) <= 1
 
 
 async def duplicate_identity(folder: Path, measured: Measured, *, seconds: float) -> None:

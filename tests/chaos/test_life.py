@@ -30,6 +30,11 @@ async def test_nobody_sends(tmp_path: Path, measured: Measured) -> None:
     await rows.nobody_sends(tmp_path, measured)
 
 
+@pytest.mark.row("N27")
+async def test_token_expiry(tmp_path: Path, measured: Measured) -> None:
+    await rows.token_expiry(tmp_path, measured, seconds=15)
+
+
 @pytest.mark.row("N28")
 async def test_duplicate_identity(tmp_path: Path, measured: Measured) -> None:
     await rows.duplicate_identity(tmp_path, measured, seconds=10)

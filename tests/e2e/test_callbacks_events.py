@@ -33,9 +33,10 @@ async def told(tmp_path: Path, *alarms: int, **settings: str) -> AsyncIterator[t
         yield serve, client, there
 
 
-async def subscribe(client: ApiClient, serve: Serve, there: StrictReceiver, *alarms: int) -> None:
+async def subscribe(client: ApiClient, serve: Serve, there: StrictReceiver, *alarms: int, app: str | None = None) -> None:
+    """Of an app of the client's, which is the deployment's first one unless another is named."""
     events = [1, 2, 3, 4, 11, 12, 30, 31, 32, 33, 40, 41, 42, 43, 44, 45, *alarms] if alarms else None
-    url = f"http://127.0.0.1:{serve.ports[0]}/v1/ext/apps/{serve.credentials.app_id}/callbacks"
+    url = f"http://127.0.0.1:{serve.ports[0]}/v1/ext/apps/{app or serve.credentials.app_id}/callbacks"
     answer = await client.http.put(url, json={"url": there.url, "events": events})
     assert answer.status_code == httpx.codes.OK, answer.text
     await there.expect(answer.json()["secret"])

@@ -18,8 +18,10 @@ from recorder.tools.api_client import ApiClient, ApiError, Credentials, RunningR
 from tests.canary import secret
 from tests.certificates import self_signed
 from tests.e2e import requests
+from tests.e2e.test_callbacks_events import SETTINGS, subscribe
 from tests.e2e.test_process_death import Serve, answering, family, leaks
 from tests.live import publisher
+from tests.strict_receiver import strict_receiver
 from tests.tokens import token_006, token_007
 
 CERTIFICATE = secret("certificate-51c0ffee")
@@ -53,6 +55,7 @@ async def test_tokens_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
             "HUB__TLS_KEY": str(key),
             "LOG_LEVEL": "DEBUG",
             "API__REQUESTS_PER_SECOND": "100",
+            **SETTINGS,
             "AGENT__CORES": "16",  # seven recordings at once, which do little, also where there are two processors
         },
     )
@@ -62,10 +65,12 @@ async def test_tokens_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tokens: dict[int, str] = {}
 
     async with contextlib.AsyncExitStack() as stack:
+        there = await stack.enter_async_context(strict_receiver())
         await stack.enter_async_context(serve.running())
         credentials = await asyncio.to_thread(an_app_with_certificate, serve.data)
         app_id = credentials.app_id
         client = await stack.enter_async_context(ApiClient(f"http://127.0.0.1:{serve.ports[0]}", credentials))
+        await subscribe(client, serve, there, app=app_id)
 
         async def start(uid: int, token: str | None) -> RunningRecording:
             tokens[uid] = token or ""
@@ -110,6 +115,15 @@ async def test_tokens_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert await serve.finished(long.sid) == (8, "complete", "stopped", "uploaded")
         serve.lies_complete(long.sid, serve.data / "recordings" / "rec")
         assert leaks(secrets, serve.data, family(serve.pid)) == []
+
+        for reason, recordings in {"token_expired": [*refused["token_expired"], short], "token": refused["token"]}.items():
+            for recording in recordings:
+                report = await there.until_exit(recording.sid)
+                assert report.problems == []
+                (error,) = report.details(recording.sid, 1)
+                assert (error["module"], error["errorCode"]) == (0, {"token_expired": 109, "token": 110}[reason])
+                assert report.details(recording.sid, 11) == [{"msgName": "session_exit", "exitStatus": 1}]
+        assert [notice.eventType for notice in report.of(short.sid)][-5:] == [1, 41, 33, 31, 11]  # what there is is uploaded
 
         async with httpx.AsyncClient(trust_env=False, verify=False) as stranger:  # it trusts nobody anyway
             for offered in (None, f"Bearer {older(102, -1)}"):
