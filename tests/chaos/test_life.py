@@ -32,7 +32,7 @@ async def test_nobody_sends(tmp_path: Path, measured: Measured) -> None:
 
 @pytest.mark.row("N27")
 async def test_token_expiry(tmp_path: Path, measured: Measured) -> None:
-    await rows.token_expiry(tmp_path, measured, seconds=15)
+    await rows.token_expiry(tmp_path, measured, seconds=30)
 
 
 @pytest.mark.row("N28")

@@ -12,6 +12,7 @@ from api.tables import Recording, SeenEvent, Slice
 from recorder import metrics
 from recorder.peer import Peer
 from recorder.protocol import (
+    BackupDone,
     Claim,
     Claimed,
     Done,
@@ -200,6 +201,16 @@ async def test_secrets_and_inbox_are_gone_when_finished(world: World) -> None:
         assert (await row(world, task.sid)).status == 8
         assert await agent.claim(task.sid, resume=1) == Refused(reason="exiting")
     assert b"canary-token-81" not in b"".join(path.read_bytes() for path in world.settings.data_dir.glob("recorder.db*"))
+
+
+async def test_what_runs_has_left_nothing_behind(world: World) -> None:
+    """Its secrets are not wiped by a node that says so."""
+    async with world.agent() as agent:
+        task = await running(world, agent)
+        answer = await agent.emit(task.sid, BackupDone(uploading="uploaded"))
+        assert isinstance(answer, Refused)
+        assert answer.reason == "bad_request"
+        assert isinstance(await agent.claim(task.sid), Claimed)
 
 
 async def test_events_keep_the_order_in_which_they_were_sent(world: World) -> None:
