@@ -135,7 +135,7 @@ class Deployment:
         await self._end("plane")
         await self.start()
 
-    async def kill(self, *calls: asyncio.Task[Any]) -> None:
+    async def kill(self, *calls: asyncio.Future[Any]) -> None:
         """Nothing of it goes on, not even these calls, which it has not answered; what is committed stays. Its node notices."""
         _, life = self._lives.pop("plane")
         for ended in (*calls, life):

@@ -118,7 +118,8 @@ def test_every_way_from_state_to_state(tmp_path: Path) -> None:
     with machine(tmp_path / "data") as kind:
         for lived in LIVES:
             life = kind()
-            for _ in lived(life, life.begin("mix")):
+            recording: Any = life.begin("mix")
+            for _ in lived(life, recording):
                 life.the_database_agrees()
             life.teardown()
         assert kind.ways.keys() == WAYS
