@@ -16,13 +16,12 @@ from recorder.agent.process import WORKER
 from recorder.protocol import Ended, FileOpened, StreamChanged
 from recorder.rtp.negotiation import use_addresses
 from recorder.settings import Agent, Settings
-from recorder.spec import Canvas, Layout, RecordingSpec, Region
+from recorder.spec import MOST_HEARD, Canvas, Layout, RecordingSpec, Region
 from recorder.tools import measure
 from recorder.tools.content import Style
 from recorder.tools.publish import Publication, Publisher
 from recorder.tools.publish_media import Library, VideoCodec
 from recorder.tools.publish_tracks import LoopedVideo, VideoSource
-from recorder.worker.audience import MOST_HEARD
 from tests.chaos import noting_worker
 from tests.impair.impairment import Conditions
 from tests.impair.proxy import ImpairedHub
