@@ -435,7 +435,8 @@ class Service:
             if not (row.node and unless_claimed):
                 spec = self._vault.open(row.sealed_spec, app_id=row.app_id, sid=sid).model_copy(update=changed)
                 row.sealed_spec = self._vault.seal(spec)
-                row.streams = spec.most_streams
+                if "subscription" in changed:
+                    row.streams = spec.most_streams
             return row.node
 
     async def _command(self, node: str, command: Command) -> None:

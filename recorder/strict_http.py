@@ -31,6 +31,10 @@ class StrictHttp(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = StrictConnection()
 
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.is_closing():  # what follows a refused request is read no more
+            super().data_received(data)
+
     def send_400_response(self, msg: str) -> None:
         """Close at once when the request was answered already, as one is whose credentials are wrong before its body has come."""
         if self.cycle:
@@ -75,7 +79,7 @@ def _check_head(head: bytes, request: h11.Request) -> None:
         raise h11.RemoteProtocolError("not of this version of HTTP")
     if not _HOST.fullmatch(headers.get(b"host", b"")):
         raise h11.RemoteProtocolError("not a host")
-    if lengths and headers.get(b"upgrade", b"").lower() == b"websocket":
+    if any(length.strip() != b"0" for length in lengths) and headers.get(b"upgrade", b"").lower() == b"websocket":
         raise h11.RemoteProtocolError("a WebSocket with a body")
 
 

@@ -152,6 +152,14 @@ async def test_what_is_unusual_is_answered_once(tmp_path: Path) -> None:
                 404,
                 b"GET " + query + b"/x HTTP/1.1\r\n" + there.headers + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             ),
+            "WebSocket with a body of nothing": (
+                404,
+                b"GET "
+                + query
+                + b"/x HTTP/1.1\r\n"
+                + there.headers
+                + b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
+            ),
             "absolute target without path": (404, b"GET http://here HTTP/1.1\r\n" + there.headers + b"\r\n"),
             "bad escapes": (404, b"GET /%zz%00%ff%0d%0a HTTP/1.1\r\n" + there.headers + b"\r\n"),
             **{f"method {method!r}": (404, method + b" " + query + b" HTTP/1.1\r\n" + there.headers + b"\r\n") for method in METHODS},
