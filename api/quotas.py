@@ -50,6 +50,8 @@ class Quotas:
 
         It stays so until the next change of its subscription, even when the node does not take this one.
         """
+        if streams <= row.streams:
+            return
         async with self._store.write() as session:
             app = await session.get_one(App, row.app_id)
             customer = await session.get_one(Customer, app.customer_id, with_for_update=True)
