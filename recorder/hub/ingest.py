@@ -147,7 +147,7 @@ class Ingest:
         if sink is None:
             return
         sink.receive(packet, header, arrival_ns)
-        if isinstance(sink, Source) and sink.reception and (sink.reception.has_gaps or sink.wants_keyframe):
+        if isinstance(sink, Source) and sink.reception and sink.reception.has_gaps:
             self._come_back()
 
     def _on_rtcp(self, packet: bytes, arrival_ns: int) -> None:

@@ -80,7 +80,7 @@ class Source:
         self._packets: list[bytes] = [b""] * self._size
         self._sequences = [-1] * self._size
         self._keyframe_asked_ns = -KEYFRAME_INTERVAL_NS
-        self.wants_keyframe = False
+        self._wants_keyframe = False
 
     def receive(self, packet: bytes, header: Header, arrival_ns: int) -> None:
         """Pass one packet on to every subscriber."""
@@ -136,18 +136,18 @@ class Source:
         self.muted = muted
 
     def request_keyframe(self) -> None:
-        self.wants_keyframe = self.kind == "video"
+        self._wants_keyframe = self.kind == "video"
 
     def keyframe_due(self, now_ns: int) -> bool:
         """Whether to ask the publisher for a keyframe now; True at most twice a second."""
-        if not self.wants_keyframe or self.reception is None or now_ns - self._keyframe_asked_ns < KEYFRAME_INTERVAL_NS:
+        if not self._wants_keyframe or self.reception is None or now_ns - self._keyframe_asked_ns < KEYFRAME_INTERVAL_NS:
             return False
-        self.wants_keyframe = False
+        self._wants_keyframe = False
         self._keyframe_asked_ns = now_ns
         return True
 
     def _begin(self, header: Header) -> Reception:
-        """A new stream: go on where the last one ended, so that subscribers see no loss. They cannot miss its first keyframe then."""
+        """A new stream: go on where the last one ended, so that subscribers see no loss; nor would they that of its keyframe: another is asked for."""
         if self._newest >= 0:
             self._shift = (self._newest + 1 - header.sequence) & 0xFFFF
             self.request_keyframe()

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.01  # for who passes packets on
 RECORDING_TICK_SECONDS = 0.1  # for who keeps them: default latency minus default patience; waking up costs as much as twenty packets …
 SOUND_ALONE_TICK_SECONDS = 0.2  # … in a recording without pictures, which is made a tenth of a second later for that …
-LEAST_TICK_SECONDS = 0.03  # … but sooner where a handler asks for it …
-_WAITING_DATAGRAMS = 32  # … and the fuller a socket was, the sooner the next: so many fill a third of Linux's default buffer
+LEAST_TICK_SECONDS = 0.03  # … but sooner, down to this, when a socket was full, and for who misses a packet when its handler says
+_WAITING_DATAGRAMS = 32  # of a socket on one tick are no reason to come sooner: they fill a third of Linux's default buffer
 _RECEIVE_BUFFER_BYTES = 2 << 20  # for what comes between two ticks, and while the event loop is busy; net.core.rmem_max limits it
 _DRAIN_LIMIT = 512  # datagrams of one socket on one tick: a flood of one sender must not starve the others
 
@@ -392,7 +392,7 @@ class _Ticker:
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        ends = self._due - now < LEAST_TICK_SECONDS / 2
+        ends = self._due - now < LEAST_TICK_SECONDS / 2  # of the round; what ends so soon is not worth a wake-up of its own
         self._drain(self._taps if ends else self._waiting)
         now_ns = time.monotonic_ns()
         for tap in tuple(self._taps if ends else self._waiting):
