@@ -147,7 +147,7 @@ class Source:
         return True
 
     def _begin(self, header: Header) -> Reception:
-        """A new stream: go on where the last one ended, so that subscribers see no loss; nor would they that of its keyframe: another is asked for."""
+        """A new stream: go on where the last one ended, so that subscribers see no loss. A keyframe is asked for: they cannot miss it."""
         if self._newest >= 0:
             self._shift = (self._newest + 1 - header.sequence) & 0xFFFF
             self.request_keyframe()
