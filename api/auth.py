@@ -130,9 +130,8 @@ class Gatekeeper:
         caller = f"{role}:{name}"
         self._check_lock(caller, address)
         asked_app = app_id if app_id is not None and ID.fullmatch(app_id) else ""
-        async with self._store.read() as session:
-            given = {"role": role, "owner_id": name, "now_ms": self._now_ms(), "app_id": asked_app}
-            known = (await session.execute(_KNOWN, given)).all()
+        given = {"role": role, "owner_id": name, "now_ms": self._now_ms(), "app_id": asked_app}
+        known = await self._store.look(_KNOWN, given)
         fit = self._digests.fit(role, name, secret, [Known(row.digest, row.key_id) for row in known])
         self._check_lock(caller, address)  # others failed while this one waited
         if fit is None:

@@ -1,9 +1,9 @@
 """How much an app, and a customer over all its apps, may have at the same time."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.claims import WAITING
@@ -26,6 +26,28 @@ class Needs:
 
 
 _LEAST: Final = Needs(streams=1, pixels=0)  # as acquire does not tell what will be started
+
+
+class _Taken(NamedTuple):
+    """By live recordings."""
+
+    by_app: int  # recordings; all else by the customer
+    recordings: int
+    streams: int
+    pixels: int
+
+
+# Built once: each call runs them.
+_OWNED: Final = (
+    select(App, Customer).join(Customer, Customer.id == App.customer_id).where(App.id == bindparam("app_id"), App.removed_ms.is_(None))
+)
+_LOCKED: Final = _OWNED.with_for_update()
+_TAKEN: Final = select(
+    func.count().filter(Recording.app_id == bindparam("app_id")),
+    func.count(),
+    func.coalesce(func.sum(Recording.streams), 0),
+    func.coalesce(func.sum(Recording.pixels), 0),
+).where(Recording.live, Recording.app_id.in_(select(App.id).where(App.customer_id == bindparam("customer_id"))))
 
 
 class Quotas:
@@ -58,23 +80,20 @@ class Quotas:
             current = await session.get(Recording, row.sid, with_for_update=True)
             if current is None or not current.live or streams <= current.streams:
                 return
-            _, taken, _ = await _live(session, customer.id)
-            _refuse_over(customer.max_streams, taken - current.streams, streams)
+            taken = await _taken(session, app)
+            _refuse_over(customer.max_streams, taken.streams - current.streams, streams)
             current.streams = streams
 
     async def _check(self, session: AsyncSession, app_id: str, needs: Needs, *, lock: bool) -> None:
-        app = await session.get(App, app_id, with_for_update=lock)
-        if app is None or app.removed_ms is not None:
+        found = (await session.execute(_LOCKED if lock else _OWNED, {"app_id": app_id})).one_or_none()
+        if found is None:
             raise ServiceError(Fault.INVALID_APP)
-        customer = await session.get(Customer, app.customer_id, with_for_update=lock)
-        assert customer
-        of_app = select(func.count()).select_from(Recording).where(Recording.live, Recording.app_id == app_id)
-        most_of_app = app.max_recordings if app.max_recordings is not None else self._per_app
-        _refuse_over(most_of_app, await session.scalar(of_app) or 0, 1)
-        recordings, streams, pixels = await _live(session, customer.id)
-        _refuse_over(customer.max_recordings, recordings, 1)
-        _refuse_over(customer.max_streams, streams, needs.streams)
-        _refuse_over(customer.max_pixels, pixels, needs.pixels)
+        app, customer = found
+        taken = await _taken(session, app)
+        _refuse_over(app.max_recordings if app.max_recordings is not None else self._per_app, taken.by_app, 1)
+        _refuse_over(customer.max_recordings, taken.recordings, 1)
+        _refuse_over(customer.max_streams, taken.streams, needs.streams)
+        _refuse_over(customer.max_pixels, taken.pixels, needs.pixels)
         if customer.max_spool_bytes is not None:
             _refuse_over(customer.max_spool_bytes, await _unstored_bytes(session, customer.id), 1)
 
@@ -91,12 +110,8 @@ def _refuse_over(most: int | None, taken: int, wanted: int) -> None:
         raise ServiceError(Fault.OVER_QUOTA)
 
 
-async def _live(session: AsyncSession, customer_id: str) -> tuple[int, int, int]:
-    """Recordings of the customer, and their streams and pixels."""
-    taken = select(func.count(), func.sum(Recording.streams), func.sum(Recording.pixels))
-    found = await session.execute(taken.where(Recording.live, Recording.app_id.in_(_apps(customer_id))))
-    recordings, streams, pixels = found.one()
-    return recordings, int(streams or 0), int(pixels or 0)
+async def _taken(session: AsyncSession, app: App) -> _Taken:
+    return _Taken(*map(int, (await session.execute(_TAKEN, {"app_id": app.id, "customer_id": app.customer_id})).one()))
 
 
 async def _unstored_bytes(session: AsyncSession, customer_id: str) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from sqlalchemy import bindparam, delete, exists, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -39,7 +39,8 @@ START_WITHIN_MS: Final = 5 * 60_000  # of acquire
 _SKEW_MS: Final = 60_000  # between the clocks of control planes; what is from a later time was acquired before the clock was set back
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
-_RECORDED: Final = select(exists().where(Slice.sid == bindparam("of")))  # built once: each query runs it
+_BY_SID: Final = select(Recording).where(Recording.sid == bindparam("of"))  # built once: each call runs it
+_COMMITTED: Final = select(Slice.name).where(Slice.sid == bindparam("of")).limit(1)
 _SID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -73,8 +74,7 @@ class Snapshot:
     """A recording as its owner sees it at one moment."""
 
     recording: Recording
-    files: Sequence[File]
-    recorded: bool  # something was committed
+    files: Sequence[File]  # where its list names them one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,12 +234,11 @@ class Service:
         last = await self._changes.until(row.sid, lambda: self._get(row.sid), _is_over, self._patience.stop_seconds)
         if last is None or not last.finished:
             raise ServiceError(Fault.UPLOAD_PENDING)
-        snapshot = await self._snapshot(last)
-        if not snapshot.recorded:
+        if not await self._store.look(_COMMITTED, {"of": row.sid}):
             raise ServiceError(Fault.NO_DATA)
         if last.uploading == "unknown":  # refused by the bucket, or lost: a success would be taken for a recording that is there
             raise ServiceError(Fault.UPLOAD_PENDING)
-        return snapshot
+        return await self._snapshot(last)
 
     async def update(
         self,
@@ -367,7 +366,7 @@ class Service:
             metrics.AUTHZ_DENIED.labels("recording").inc()
             raise ServiceError(Fault.NO_SUCH_TASK) from error
         resource = opened.resource
-        row = await session.get(Recording, target.sid) if _SID.fullmatch(target.sid) else None
+        row = await session.scalar(_BY_SID, {"of": target.sid}) if _SID.fullmatch(target.sid) else None
         foreign = (resource.customer_id, resource.app_id) != (target.caller.customer_id, target.caller.app_id)
         if foreign or row is None or row.resource_key != opened.key:
             if foreign or (row is not None and row.app_id != target.caller.app_id):
@@ -457,7 +456,7 @@ class Service:
 
     async def _get(self, sid: str) -> Recording | None:
         async with self._store.read() as session:
-            return await session.get(Recording, sid)
+            return await session.scalar(_BY_SID, {"of": sid})
 
     async def _started_with(self, key: str) -> Recording | None:
         async with self._store.read() as session:
@@ -479,8 +478,7 @@ def _stored_there(fields: Sequence[str]) -> ServiceError:
 
 
 async def _snapshot(session: AsyncSession, row: Recording) -> Snapshot:
-    recorded = await session.scalar(_RECORDED, {"of": row.sid})
-    return Snapshot(recording=row, files=await files_of(session, row), recorded=bool(recorded))
+    return Snapshot(recording=row, files=await files_of(session, row) if row.listing == "json" else ())
 
 
 def _is_over(row: Recording | None) -> bool:

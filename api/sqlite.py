@@ -1,7 +1,7 @@
 """SQLite's driver with fewer visits to its thread: aiosqlite alone makes four for each statement, and they cost more than the statements.
 
-A statement is executed and its rows are fetched in one visit, BEGIN waits for the statement after it, and what is not open is not
-rolled back.
+A statement is executed and its rows are fetched in one visit, BEGIN waits for the statement after it, what is not open is not rolled
+back, and a transaction that only reads is ended without a visit: there is nothing to write, and nobody else to wait for.
 """
 
 import sqlite3
@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import aiosqlite
+
+READING = "BEGIN"
+WRITING = "BEGIN IMMEDIATE"
 
 
 async def connect(database: str, **options: Any) -> "Connection":
@@ -21,17 +24,21 @@ async def connect(database: str, **options: Any) -> "Connection":
 
 class Connection(aiosqlite.Connection):
     begin: str | None = None  # how, when a transaction has begun in which nothing was executed yet
+    reads_only = False  # the open transaction
 
     def cursor(self) -> "Cursor":  # type: ignore[override]  # what SQLAlchemy's adapter uses of it
         return Cursor(self)
 
     async def rollback(self) -> None:
         self.begin = None
-        if self._conn.in_transaction:
+        if self.reads_only:
+            self.reads_only = False
+            self._conn.rollback()
+        elif self._conn.in_transaction:
             await super().rollback()
 
     async def commit(self) -> None:
-        self.begin = None
+        self.begin, self.reads_only = None, False
         if self._conn.in_transaction:
             await super().commit()
 
@@ -76,7 +83,7 @@ class Cursor:
         try:
             if self._connection.begin:
                 cursor.execute(self._connection.begin)
-                self._connection.begin = None
+                self._connection.begin, self._connection.reads_only = None, self._connection.begin == READING
             getattr(cursor, how)(sql, parameters)
             self._rows = cursor.fetchall() if cursor.description else []
             self.description, self.rowcount, self.lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid

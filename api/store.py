@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import alembic.command
 import alembic.config
 import alembic.util
-from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy import URL, Connection, Row, Select, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -20,7 +21,7 @@ from recorder.settings import ConfigError
 CONNECTIONS = 16  # kept open: to open one costs as much as ten calls
 BUSY_TIMEOUT_MS = 5000  # how long a SQLite writer waits for another process
 
-_READ_ONLY = "recorder_read_only"
+_PURPOSE = "recorder_purpose"
 _MIGRATION_LOCK = 0x52454331  # any constant will do: it names PostgreSQL's advisory lock
 
 
@@ -28,7 +29,8 @@ class Store:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._writing = async_sessionmaker(engine, expire_on_commit=False)
-        self._reading = async_sessionmaker(engine.execution_options(**{_READ_ONLY: True}), expire_on_commit=False)
+        self._reading = async_sessionmaker(engine.execution_options(**{_PURPOSE: "read"}), expire_on_commit=False)
+        self._looking = engine.execution_options(**{_PURPOSE: "look"})
         # SQLite has one writer at a time and lets the others poll; a queue is faster and fair.
         self._turn = asyncio.Lock() if engine.dialect.name == "sqlite" else contextlib.nullcontext()
 
@@ -43,6 +45,12 @@ class Store:
         """One snapshot; nothing is written."""
         async with self._reading() as session:
             yield session
+
+    async def look(self, statement: Select[Any], parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
+        """The rows of one statement alone: the cheapest way to read."""
+        async with self._looking.connect() as connection:
+            rows: Sequence[Row[Any]] = (await connection.execute(statement, parameters)).all()
+            return rows
 
     async def scrub(self) -> bool:
         """Leave no bytes of deleted rows in SQLite's write-ahead log; False: somebody still reads from it."""
@@ -107,8 +115,9 @@ def _sqlite(url: URL) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Connection) -> None:
         # A transaction that first reads and then writes cannot wait for the lock once another one has written: take it at once.
-        read_only = connection.get_execution_options().get(_READ_ONLY)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        purpose = connection.get_execution_options().get(_PURPOSE)
+        if purpose != "look":
+            connection.exec_driver_sql(sqlite.READING if purpose == "read" else sqlite.WRITING)
 
     return engine
 
