@@ -80,10 +80,9 @@ class Load:
         for connection in connections:
             idle.put_nowait(connection)
         begin = loop.time()
+        calls: list[asyncio.Task[Answer]] = []
 
-        async def call(number: int, request: bytes) -> Answer:
-            due = begin + number / per_second
-            await asyncio.sleep(due - loop.time())
+        async def call(due: float, request: bytes) -> Answer:
             connection = await idle.get()
             status, body = await connection.call(request)
             idle.put_nowait(connection)
@@ -91,7 +90,10 @@ class Load:
 
         try:
             async with asyncio.TaskGroup() as group:
-                calls = [group.create_task(call(number, request)) for number, request in enumerate(requests)]
+                for number, request in enumerate(requests):
+                    due = begin + number / per_second
+                    await asyncio.sleep(due - loop.time())
+                    calls.append(group.create_task(call(due, request)))
         finally:
             for connection in connections:
                 connection.close()
