@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from api.store import Store, open_store
@@ -76,3 +76,13 @@ async def test_errors_are_those_of_the_database(store: Store) -> None:
         async with store.write() as session:
             await session.execute(insert(Operator).values(**operator(1)))
     assert await count(store) == 1
+
+
+async def test_who_has_read_holds_nothing_up(store: Store) -> None:
+    number = select(func.count()).select_from(Operator).where(Operator.name == bindparam("name"))
+    async with store.write() as session:
+        await session.execute(insert(Operator).values(**operator(1)))
+    async with store.read() as reading:
+        assert await reading.scalar(number, {"name": ""}) == 1
+    assert [row[0] for row in await store.look(number, {"name": ""})] == [1]
+    assert await store.scrub()
