@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 LARGEST_HEAD_BYTES: Final = 16 * 1024  # of the request line and all headers
+REQUEST_SECONDS: Final = 20.0  # for a whole request to come, from its first byte on, or from the beginning of its connection
 
 _BROKEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\n[ \t]")  # controls, half line ends, folded lines
 _LENGTHS: Final = re.compile(rb"\n(?:content-length|transfer-encoding):([^\r]*)", re.IGNORECASE)
@@ -30,15 +31,43 @@ class StrictHttp(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = StrictConnection()
+        self._patience: asyncio.TimerHandle | None = None  # while a request is coming
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience:
+            self._patience.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self.transport.is_closing():  # what follows a refused request is read no more
             super().data_received(data)
+            self._wait()
+
+    def _wait(self) -> None:
+        """Have patience with a request that is coming, and no longer once it is there."""
+        ours = not self.transport.is_closing() and self.transport.get_protocol() is self  # not a WebSocket's by now
+        coming = ours and self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        if coming and self._patience is None:
+            self._patience = self.loop.call_later(REQUEST_SECONDS, self._give_up)
+        elif not coming and self._patience:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        if self.cycle:
+            self.cycle.disconnected = True  # what the application still says goes nowhere
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # nothing was answered yet
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n")
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Close at once when the request was answered already, as one is whose credentials are wrong before its body has come."""
         if self.cycle:
-            self.cycle.disconnected = True  # what the application still says goes nowhere
+            self.cycle.disconnected = True  # likewise
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
