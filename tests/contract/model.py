@@ -203,7 +203,7 @@ class Recording:
     key: str = STORAGE_KEY  # of the customer's bucket
     slices: dict[str, str | None] = field(default_factory=dict)  # by name, and in which store they are
     lost: int = 0  # workers
-    told_again: bool = False  # of one of them
+    told_again: int = 0  # the last epoch whose loss was
     stops: int = 0  # that its node must have been told, at least
     how: str | None = None  # it has ended
     uploading: str | None = None
@@ -664,8 +664,8 @@ class Life(RuleBasedStateMachine):
         async def act() -> None:
             event = WorkerLost(detail="killed")
             await self._agent.emit(recording.task.sid, event, epoch=recording.epoch, sequence=30_000)
-            recording.lost += recording.is_heard and not recording.told_again
-            recording.told_again |= recording.is_heard
+            if recording.is_heard and recording.told_again != recording.epoch:
+                recording.lost, recording.told_again = recording.lost + 1, recording.epoch
             await self._kill()
             await self._agent.emit(recording.task.sid, event, epoch=recording.epoch, sequence=30_000)
 
