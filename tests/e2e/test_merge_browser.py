@@ -23,7 +23,11 @@ SHOW = """async ([source, times]) => {
   await new Promise((done, failed) => { video.onloadeddata = done; video.onerror = () => failed(video.error.message) })
   const shown = []
   for (const time of times) {
-    await new Promise(done => { video.onseeked = done; video.currentTime = time })
+    const sought = new Promise(done => { video.onseeked = done })
+    // It can be told before its picture is there to be drawn; where that is the same as before, no other comes.
+    const presented = new Promise(done => { video.requestVideoFrameCallback(done); setTimeout(done, 1000) })
+    video.currentTime = time
+    await Promise.all([sought, presented])
     const canvas = document.createElement('canvas')
     canvas.width = video.videoWidth
     canvas.height = video.videoHeight
