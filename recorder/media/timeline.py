@@ -5,10 +5,12 @@ packets; from its first sender reports on, all streams of one sender share that 
 voices, and that clock follows ours by the least delay seen lately. Corrections are slewed, never jumped; only timestamps that
 their arrival disproves begin a stream anew.
 
-Three rules keep lips and voices together. The clock of a sender moves as one, and so slowly (4 ms a second) that sound can be
+Four rules keep lips and voices together. The clock of a sender moves as one, and so slowly (4 ms a second) that sound can be
 stretched along; a path that gets 200 ms longer moves both. When the first reports show how far picture and voice are apart,
-the picture goes to the voice, in its first seconds faster than anything else may move, because nobody sees it. And a stream
-whose reports turn into nonsense keeps its last good relation to the sender's clock for a minute before it falls back to arrival.
+the picture goes to the voice, in its first seconds faster than anything else may move, because nobody sees it; until both have
+reported it keeps to a voice that began late. A report that came with a late packet counts less than others: many senders stamp
+a packet and its report when they send it, and then both are late. And a stream whose reports turn into nonsense keeps its last
+good relation to the sender's clock for a minute before it falls back to arrival.
 """
 
 from collections import deque
@@ -35,8 +37,11 @@ _PAUSE_NS = 600_000_000_000  # clocks that differ by 100 ppm are 60 ms apart aft
 _COAST_NS = 60_000_000_000
 _UNUSED_NS = 2_000_000_000
 _REPORTS = 5  # a majority of them decides
+_LATE_REPORTS = 3  # so many are believed though all of them came with late packets
 _REPORT_NOISE_NS = 50_000_000  # from their middle; a majority further away means that this clock jumps about
 _REPORT_AGE_NS = 60_000_000_000
+_AS_LATE_NS = 10_000_000  # reports whose packets differ by less are worth the same
+_STILL_NS = 300_000_000  # packets late for so long are no burst
 _REPORT_BEHIND_NS, _REPORT_AHEAD_NS = 10_000_000_000, 600_000_000_000  # of the last packet: reports go on in a pause
 _NTP_ZERO_NS = -2_208_988_800 * _SECOND  # in Unix time: the sender has no clock (RFC 3550 section 6.4.1)
 _WINDOW_NS = 10_000_000_000
@@ -51,6 +56,10 @@ class _Least:
     def __init__(self) -> None:
         self._window = 0
         self._previous = self._current = _NEVER
+
+    @property
+    def value(self) -> int:
+        return min(self._previous, self._current)
 
     def add(self, value: int, now_ns: int) -> int:
         window = now_ns // _WINDOW_NS
@@ -70,6 +79,7 @@ class SenderClock:
         self.begun_ns = -_NEVER  # arrival
         self.used_ns = -_NEVER  # arrival of the last packet that was placed by this clock
         self.follows_voice = False
+        self._voice_late_ns, self._voice_ns = 0, -_NEVER  # see `voice_is`
         self._least = _Least()
         self._streams: dict[int, StreamClock] = {}  # the newest of each clock rate
 
@@ -88,6 +98,16 @@ class SenderClock:
         self.begun_ns = self.used_ns = arrival_ns
         self._least = _Least()
         self._least.add(least_ns, arrival_ns)
+
+    def voice_is(self, late_ns: int, arrival_ns: int) -> None:
+        """Note by how much the voice is laid later than its arrivals ask for."""
+        self._voice_late_ns, self._voice_ns = late_ns, arrival_ns
+
+    def has_voice(self, arrival_ns: int) -> bool:
+        return arrival_ns - self._voice_ns < _UNUSED_NS
+
+    def voice_late_ns(self, arrival_ns: int) -> int:
+        return self._voice_late_ns if self.has_voice(arrival_ns) else 0
 
     def follow(self, difference_ns: int, arrival_ns: int) -> int:
         """Take an arrival minus the sender's wall clock at its capture; returns the offset."""
@@ -128,7 +148,10 @@ class StreamClock:
         self._applied_ns = self._due_ns = 0  # media time of the last correction and of the next
         self._least = _Least()
         self._late_since_ns: int | None = None
-        self._reports: deque[int] = deque(maxlen=_REPORTS)  # sender's wall clock minus media time
+        self._behind_since_ns: int | None = None  # arrival from which on all packets have been late
+        self._delay_ns = arrival_ns  # of the last packet: arrival minus media time
+        # Sender's wall clock minus media time, and by how much the packet before the report was late.
+        self._reports: deque[tuple[int, int]] = deque(maxlen=_REPORTS)
         self._reported_ns = 0  # media time
         self._wall_ns: int | None = None  # what the reports say together; None: nothing
         self._trusted_ns = -_NEVER  # arrival of the last packet that was placed by reports
@@ -157,7 +180,7 @@ class StreamClock:
         self._ticks += step
         self._last = timestamp
         media_ns = self._ticks * _SECOND // self._rate
-        delay = arrival_ns - media_ns
+        self._delay_ns = delay = arrival_ns - media_ns
         if delay < self._recent_ns:  # noqa: PLR1730 - min() would be a seventh of the time of this method
             self._recent_ns = delay
         late = delay - self._offset_ns
@@ -198,13 +221,31 @@ class StreamClock:
             return
         media_ns = (self._ticks + step) * _SECOND // self._rate
         wall_ns = ntp_ns - media_ns
-        if media_ns - self._reported_ns > _REPORT_AGE_NS or self._stood_still(wall_ns):
+        is_burst = self._is_burst()
+        if media_ns - self._reported_ns > _REPORT_AGE_NS or self._stood_still(wall_ns, is_burst):
             self._reports.clear()
-        self._reports.append(wall_ns)
+        self._reports.append((wall_ns, self._late_ns() if is_burst else 0))
         self._reported_ns = media_ns
-        middle = int(median(self._reports))
-        near = sum(abs(wall_ns - middle) <= _REPORT_NOISE_NS for wall_ns in self._reports)
-        self._wall_ns = middle if 2 * near > len(self._reports) else None
+        self._wall_ns = self._majority()
+
+    def _late_ns(self) -> int:
+        """By how much the last packet was."""
+        return self._delay_ns - min(self._least.value, self._before_ns, self._recent_ns)
+
+    def _is_burst(self) -> bool:
+        """Whether what is late now has not been so for long."""
+        arrival_ns = self._delay_ns + self._ticks * _SECOND // self._rate
+        return self._behind_since_ns is None or arrival_ns - self._behind_since_ns < _STILL_NS
+
+    def _majority(self) -> int | None:
+        """What most of the reports say that came with punctual packets, or with the least late ones; None: nothing."""
+        least = min(late_ns for _, late_ns in self._reports)
+        if least > _REPORT_NOISE_NS and len(self._reports) < _LATE_REPORTS:
+            return None
+        told = [wall_ns for wall_ns, late_ns in self._reports if late_ns - least <= _AS_LATE_NS]
+        middle = int(median(told))
+        near = sum(abs(wall_ns - middle) <= _REPORT_NOISE_NS for wall_ns in told)
+        return middle if 2 * near > len(told) else None
 
     def _disproved(self, step: int, late_ns: int, arrival_ns: int) -> bool:
         """Whether this lateness, early when negative, shows that the timestamps are not what they were."""
@@ -228,16 +269,22 @@ class StreamClock:
         self._recent_ns = _NEVER
         least = self._least.add(recent, arrival_ns)
         self._applied_ns, self._followed_ns, self._late_since_ns = media_ns, arrival_ns, None
+        if recent - self._offset_ns <= _REPORT_NOISE_NS:
+            self._behind_since_ns = None
+        elif self._behind_since_ns is None:
+            self._behind_since_ns = arrival_ns
         room = int(passed * SLEW)
         if not self._voice and arrival_ns - max(self._begun_ns, self._sender.begun_ns) < SETTLING_NS:
             room = int(passed * PICTURE_SETTLING_SLEW)
         target = self._by_reports(recent, least, arrival_ns)
         if target is None:
-            target = least
+            target = least if self._voice else least + self._sender.voice_late_ns(arrival_ns)
             if arrival_ns - self._begun_ns >= SETTLING_NS:
                 room = _gentle(target - self._offset_ns, passed)
         error = target - self._offset_ns
         self._offset_ns += max(_limited(error, room), -max(step_ns, 0))
+        if self._voice:
+            self._sender.voice_is(self._offset_ns - least, arrival_ns)
         self._due_ns = media_ns + (_STEP_NS if -_LITTLE_NS < error < _LITTLE_NS else _QUICK_STEP_NS)
         if arrival_ns - (self._checkpoints[-1][0] if self._checkpoints else self._begun_ns) >= _CHECKPOINT_NS:
             self._checkpoints.append((arrival_ns, self._offset_ns))
@@ -245,7 +292,8 @@ class StreamClock:
     def _by_reports(self, recent: int, least: int, arrival_ns: int) -> int | None:
         """The offset that the sender's reports ask for, or None when they are missing or nonsense."""
         sender = self._sender
-        if self._wall_ns is not None:
+        # Until the voice has reported, too, arrivals tell more of what the two have to do with each other.
+        if self._wall_ns is not None and (self._voice or sender.follows_voice or not sender.has_voice(arrival_ns)):
             unused_ns = arrival_ns - sender.used_ns  # also when it never was
             abandoned = unused_ns > _PAUSE_NS or (unused_ns > _UNUSED_NS and not self._agrees(sender.offset_ns, least))
             if abandoned or (self._voice and not sender.follows_voice):
@@ -263,13 +311,15 @@ class StreamClock:
         """Whether the reports put this stream where its arrivals suggest, give or take different paths."""
         return offset_ns is not None and self._wall_ns is not None and abs(offset_ns + self._wall_ns - least) < IMPLAUSIBLE_NS
 
-    def _stood_still(self, wall_ns: int) -> bool:
+    def _stood_still(self, wall_ns: int, is_burst: bool) -> bool:
         """Whether the media clock stopped for a moment since the reports before (a device was changed, a track muted): then the
         packets are late by as much as the new report differs, and the others are void."""
         if self._wall_ns is None:
             return False
         change = wall_ns - self._wall_ns
         late = min(self._recent_ns, self._before_ns) - self._offset_ns
+        if is_burst and late > 0:
+            return False
         return abs(change) > _REPORT_NOISE_NS and abs(late - change) < abs(change) // 2
 
 

@@ -104,6 +104,33 @@ def test_a_late_first_packet_is_forgotten_before_the_reports_come() -> None:
     assert talk.late_ms("voice", 2) == pytest.approx(30, abs=3)
 
 
+@pytest.mark.parametrize("seconds", [0.15, 0.35])
+def test_a_sender_that_begins_with_a_burst_has_its_lips_on_its_voice(seconds: float) -> None:
+    """Before the first reports nothing but the arrivals tells where its streams belong, and the sound may not be hurried."""
+    talk = Talk(voice_ms=30, picture_ms=30)
+    talk.report_from_s = {"voice": 2.5, "picture": 1.0}
+    talk.go(seconds, held=True)
+    talk.go(20)
+    assert talk.apart_ms(0) < 12
+    assert talk.late_ms("voice", seconds) > seconds * 900
+
+
+@pytest.mark.parametrize("at_s", [0.5, 33])
+@pytest.mark.parametrize("kind", ["voice", "picture"])
+def test_a_report_that_was_stamped_late_with_its_packet_moves_nothing(kind: str, at_s: float) -> None:
+    """As aiortc's are after its process stood still: packets and report are stamped when they are sent."""
+    talk = Talk(voice_ms=30, picture_ms=30)
+    talk.report_from_s = {"voice": 0.9, "picture": 0.9} | {kind: 0.505}
+    talk.report_every_s = {"voice": 1.0, "picture": 1.0}
+    talk.go(at_s)
+    sent = round((at_s + 0.4) * SECOND)
+    talk.report = lambda of, timestamp, now: (timestamp, WALL + (sent if of == kind else now))
+    talk.go(at_s + 0.4, held=True)
+    talk.report = lambda _, timestamp, now: (timestamp, WALL + now)
+    talk.go(at_s + 20)
+    assert talk.apart_ms(0) < 12
+
+
 @pytest.mark.parametrize("reports", [True, False])
 def test_a_longer_and_again_shorter_path_is_followed_gradually_by_both(reports: bool) -> None:
     talk = Talk()
