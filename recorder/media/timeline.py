@@ -41,6 +41,7 @@ _LATE_REPORTS = 3  # so many are believed though all of them came with late pack
 _REPORT_NOISE_NS = 50_000_000  # from their middle; a majority further away means that this clock jumps about
 _REPORT_AGE_NS = 60_000_000_000
 _AS_LATE_NS = 10_000_000  # reports whose packets differ by less are worth the same
+_SAMPLE_NS, _SAMPLES, _SPREAD = 100_000_000, 16, 3  # of how late packets usually are, and how many times that is usual, too
 _STILL_NS = 300_000_000  # packets late for so long are no burst
 _REPORT_BEHIND_NS, _REPORT_AHEAD_NS = 10_000_000_000, 600_000_000_000  # of the last packet: reports go on in a pause
 _NTP_ZERO_NS = -2_208_988_800 * _SECOND  # in Unix time: the sender has no clock (RFC 3550 section 6.4.1)
@@ -150,6 +151,8 @@ class StreamClock:
         self._late_since_ns: int | None = None
         self._behind_since_ns: int | None = None  # arrival from which on all packets have been late
         self._delay_ns = arrival_ns  # of the last packet: arrival minus media time
+        self._delays: deque[int] = deque(maxlen=_SAMPLES)  # of some packets, a burst being one
+        self._sampled_ns = -_NEVER
         # Sender's wall clock minus media time, and by how much the packet before the report was late.
         self._reports: deque[tuple[int, int]] = deque(maxlen=_REPORTS)
         self._reported_ns = 0  # media time
@@ -224,13 +227,15 @@ class StreamClock:
         is_burst = self._is_burst()
         if media_ns - self._reported_ns > _REPORT_AGE_NS or self._stood_still(wall_ns, is_burst):
             self._reports.clear()
-        self._reports.append((wall_ns, self._late_ns() if is_burst else 0))
+        self._reports.append((wall_ns, self._unusually_late_ns() if is_burst else 0))
         self._reported_ns = media_ns
         self._wall_ns = self._majority()
 
-    def _late_ns(self) -> int:
-        """By how much the last packet was."""
-        return self._delay_ns - min(self._least.value, self._before_ns, self._recent_ns)
+    def _unusually_late_ns(self) -> int:
+        """By how much the last packet was later than this path explains."""
+        least = min(self._least.value, self._before_ns, self._recent_ns)
+        usual = max(0, int(median(self._delays)) - least) if self._delays else 0
+        return max(0, self._delay_ns - least - _SPREAD * usual)
 
     def _is_burst(self) -> bool:
         """Whether what is late now has not been so for long."""
@@ -269,6 +274,9 @@ class StreamClock:
         self._recent_ns = _NEVER
         least = self._least.add(recent, arrival_ns)
         self._applied_ns, self._followed_ns, self._late_since_ns = media_ns, arrival_ns, None
+        if arrival_ns - self._sampled_ns >= _SAMPLE_NS:
+            self._sampled_ns = arrival_ns
+            self._delays.append(self._delay_ns)
         if recent - self._offset_ns <= _REPORT_NOISE_NS:
             self._behind_since_ns = None
         elif self._behind_since_ns is None:
@@ -292,8 +300,9 @@ class StreamClock:
     def _by_reports(self, recent: int, least: int, arrival_ns: int) -> int | None:
         """The offset that the sender's reports ask for, or None when they are missing or nonsense."""
         sender = self._sender
-        # Until the voice has reported, too, arrivals tell more of what the two have to do with each other.
-        if self._wall_ns is not None and (self._voice or sender.follows_voice or not sender.has_voice(arrival_ns)):
+        # In the first seconds, until the voice has reported, too, arrivals tell more of what the two have to do with each other.
+        awaits_voice = not self._voice and not sender.follows_voice and sender.has_voice(arrival_ns)
+        if self._wall_ns is not None and not (awaits_voice and arrival_ns - self._begun_ns < SETTLING_NS):
             unused_ns = arrival_ns - sender.used_ns  # also when it never was
             abandoned = unused_ns > _PAUSE_NS or (unused_ns > _UNUSED_NS and not self._agrees(sender.offset_ns, least))
             if abandoned or (self._voice and not sender.follows_voice):
