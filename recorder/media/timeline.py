@@ -100,6 +100,11 @@ class SenderClock:
         self._least = _Least()
         self._least.add(least_ns, arrival_ns)
 
+    @property
+    def has_report(self) -> bool:
+        """Whether something is known of its wall clock."""
+        return self.offset_ns is not None or any(stream.laid_ns is not None for stream in self._streams.values())
+
     def voice_is(self, late_ns: int, arrival_ns: int) -> None:
         """Note by how much the voice is laid later than its arrivals ask for."""
         self._voice_late_ns, self._voice_ns = late_ns, arrival_ns

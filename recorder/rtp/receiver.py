@@ -347,7 +347,7 @@ class SessionReceiver:
 
     def _emit(self, stream: _Stream, unit: AccessUnit, arrival: int) -> None:
         time_ns = stream.clock.capture_ns(unit.timestamp, arrival)
-        if stream.early_report and (self.sender.offset_ns is not None or arrival - stream.begun_ns >= SETTLED_NS):
+        if stream.early_report and (self.sender.has_report or arrival - stream.begun_ns >= SETTLED_NS):
             report, stream.early_report = stream.early_report, None
             stream.clock.report(report.rtp, rtp.ntp_to_ns(report.ntp))
         if unit.width:
