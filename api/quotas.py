@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sqlalchemy import Select, bindparam, func, or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.claims import WAITING
@@ -42,12 +42,13 @@ _OWNED: Final = (
     select(App, Customer).join(Customer, Customer.id == App.customer_id).where(App.id == bindparam("app_id"), App.removed_ms.is_(None))
 )
 _LOCKED: Final = _OWNED.with_for_update()
+_APPS: Final = select(App.id).where(App.customer_id == bindparam("customer_id"))
 _TAKEN: Final = select(
     func.count().filter(Recording.app_id == bindparam("app_id")),
     func.count(),
     func.coalesce(func.sum(Recording.streams), 0),
     func.coalesce(func.sum(Recording.pixels), 0),
-).where(Recording.live, Recording.app_id.in_(select(App.id).where(App.customer_id == bindparam("customer_id"))))
+).where(Recording.live, Recording.app_id.in_(_APPS))
 
 
 class Quotas:
@@ -100,8 +101,8 @@ class Quotas:
 
 async def waiting_callbacks(session: AsyncSession, customer_id: str) -> int:
     """How many notices of all its apps wait for delivery. Nothing is locked: transactions at the same time do not see each other's."""
-    waiting = select(func.count()).select_from(Notice).where(Notice.state == WAITING, Notice.app_id.in_(_apps(customer_id)))
-    return await session.scalar(waiting) or 0
+    waiting = select(func.count()).select_from(Notice).where(Notice.state == WAITING, Notice.app_id.in_(_APPS))
+    return await session.scalar(waiting, {"customer_id": customer_id}) or 0
 
 
 def _refuse_over(most: int | None, taken: int, wanted: int) -> None:
@@ -118,8 +119,5 @@ async def _unstored_bytes(session: AsyncSession, customer_id: str) -> int:
     """What lies in spools to be brought to a store. Not what a node has lost, or has given up to bring."""
     waits = or_(~Recording.finished, Recording.sealed_spec.is_not(None))
     total = select(func.sum(Slice.size)).join(Recording, Recording.sid == Slice.sid)
-    return int(await session.scalar(total.where(Slice.stored.is_(None), waits, Recording.app_id.in_(_apps(customer_id)))) or 0)
-
-
-def _apps(customer_id: str) -> Select[str]:
-    return select(App.id).where(App.customer_id == customer_id)
+    of_customer = total.where(Slice.stored.is_(None), waits, Recording.app_id.in_(_APPS))
+    return int(await session.scalar(of_customer, {"customer_id": customer_id}) or 0)
