@@ -158,7 +158,7 @@ class StreamClock:
         self._delay_ns = arrival_ns  # of the last packet: arrival minus media time
         self._delays: deque[int] = deque(maxlen=_SAMPLES)  # of some packets, a burst being one
         self._sampled_ns = -_NEVER
-        # Sender's wall clock minus media time, and by how much the packet before the report was late.
+        # Sender's wall clock minus media time, and by how much the packet before the report was unusually late.
         self._reports: deque[tuple[int, int]] = deque(maxlen=_REPORTS)
         self._reported_ns = 0  # media time
         self._wall_ns: int | None = None  # what the reports say together; None: nothing
